@@ -1,0 +1,63 @@
+/** Every structure and constant whose place or value the C headers decide. */
+import { IoRequestBufferWord } from "../../../src/domain/abi/IoRequestBufferWord.ts"
+import { IoRequestNotify } from "../../../src/domain/abi/IoRequestNotify.ts"
+import * as Slot from "../../../src/domain/abi/IoRequestSlot.ts"
+import type * as Layout from "../../../src/domain/abi/Layout.ts"
+import * as Memory from "../../../src/domain/abi/MemoryRegionBatch.ts"
+import { DescriptorPtr, GpRegs, Regs, VcpuRegs } from "../../../src/domain/abi/VcpuRegs.ts"
+import { VmCreation } from "../../../src/domain/abi/VmCreation.ts"
+import { MAX_VCPUS } from "../../../src/domain/Limits.ts"
+
+// A layout's coding takes the values of its own table only; the tests hand it values they got from it.
+type AnyLayout = Layout.Struct & {
+  readonly decode: (bytes: Uint8Array, offset?: number) => ReturnType<Layout.Layout<Layout.Fields>["decode"]>
+  readonly encode: (value: never) => ReturnType<Layout.Layout<Layout.Fields>["encode"]>
+  readonly encodeInto: (
+    value: never,
+    target: Uint8Array,
+    offset?: number
+  ) => ReturnType<Layout.Layout<Layout.Fields>["encodeInto"]>
+}
+
+export const structures: ReadonlyArray<AnyLayout> = [
+  VmCreation,
+  GpRegs,
+  DescriptorPtr,
+  Regs,
+  VcpuRegs,
+  Slot.PioRequest,
+  Slot.MmioRequest,
+  Slot.PciRequest,
+  Slot.IoRequestSlot,
+  Slot.IoRequestPage,
+  IoRequestNotify,
+  Memory.MemoryRegionOp,
+  Memory.MemoryRegionBatch,
+  IoRequestBufferWord
+]
+
+export const constants: ReadonlyArray<readonly [cName: string, value: number]> = [
+  ["ACRN_IO_REQUEST_MAX", MAX_VCPUS],
+  ["ACRN_IOREQ_STATE_PENDING", Slot.SlotStateCode.Pending],
+  ["ACRN_IOREQ_STATE_COMPLETE", Slot.SlotStateCode.Complete],
+  ["ACRN_IOREQ_STATE_PROCESSING", Slot.SlotStateCode.Processing],
+  ["ACRN_IOREQ_STATE_FREE", Slot.SlotStateCode.Free],
+  ["ACRN_IOREQ_TYPE_PORTIO", Slot.RequestTypeCode.PortIo],
+  ["ACRN_IOREQ_TYPE_MMIO", Slot.RequestTypeCode.Mmio],
+  ["ACRN_IOREQ_TYPE_PCICFG", Slot.RequestTypeCode.PciConfig],
+  ["ACRN_IOREQ_DIR_READ", Slot.DirectionCode.Read],
+  ["ACRN_IOREQ_DIR_WRITE", Slot.DirectionCode.Write],
+  ["ACRN_MEM_ACCESS_RIGHT_MASK", Memory.MEMORY_ACCESS_MASK],
+  ["ACRN_MEM_ACCESS_READ", Memory.MemoryAccess.Read],
+  ["ACRN_MEM_ACCESS_WRITE", Memory.MemoryAccess.Write],
+  ["ACRN_MEM_ACCESS_EXEC", Memory.MemoryAccess.Execute],
+  ["ACRN_MEM_ACCESS_RWX", Memory.MemoryAccess.All],
+  ["ACRN_MEM_TYPE_MASK", Memory.MEMORY_TYPE_MASK],
+  ["ACRN_MEM_TYPE_WB", Memory.MemoryType.WriteBack],
+  ["ACRN_MEM_TYPE_WT", Memory.MemoryType.WriteThrough],
+  ["ACRN_MEM_TYPE_UC", Memory.MemoryType.Uncached],
+  ["ACRN_MEM_TYPE_WC", Memory.MemoryType.WriteCombining],
+  ["ACRN_MEM_TYPE_WP", Memory.MemoryType.WriteProtected],
+  ["ACRN_MEM_REGION_ADD", Memory.MemoryRegionOpCode.Add],
+  ["ACRN_MEM_REGION_DEL", Memory.MemoryRegionOpCode.Delete]
+]
