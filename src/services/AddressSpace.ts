@@ -1,0 +1,192 @@
+/**
+ * Service VM memory for writers of hypervisor layers: an address space of separate regions, each backed by whatever the
+ * layer has (a shared buffer, one VM's wasm memory, a mapping shared with a kernel).
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import { isPageAligned, ServiceAddress } from "../domain/Address.ts"
+import { PAGE_BYTES } from "../domain/Limits.ts"
+import { type MemoryPurpose, ServiceMemory, ServiceMemoryError, type ServicePage } from "./ServiceMemory.ts"
+
+/**
+ * The memory behind one region. Offsets are in bytes from its begin and already checked.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Backing {
+  readonly bytes: number
+  readonly page: (offset: number) => ServicePage
+  readonly read: (offset: number, into: Uint8Array) => void
+  readonly write: (offset: number, from: Uint8Array) => void
+}
+
+/**
+ * Memory of shared words, as threads and most layers use it. `raw` is for the layer that made it: it must not leave it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SharedBacking extends Backing {
+  readonly raw: Uint8Array<SharedArrayBuffer>
+}
+
+/**
+ * Zero-filled shared memory of `bytes` bytes, a multiple of 4096.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const sharedBacking = (bytes: number): SharedBacking => {
+  const buffer = new SharedArrayBuffer(bytes)
+  const raw = new Uint8Array(buffer)
+  const words = new Int32Array(buffer)
+  return {
+    bytes,
+    raw,
+    read: (offset, into) => into.set(raw.subarray(offset, offset + into.length)),
+    write: (offset, from) => raw.set(from, offset),
+    page: (offset) => sharedPage(words, offset)
+  }
+}
+
+const FIRST_REQUEST_WORD = 16
+const LAST_REQUEST_WORD = 26
+
+/**
+ * A page of shared words that begins `base` bytes into `words`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const sharedPage = (words: Int32Array<SharedArrayBuffer>, base: number): ServicePage => {
+  const firstWord = base / 4
+  return {
+    load32: (offset) => Atomics.load(words, firstWord + offset / 4),
+    store32: (offset, value) => {
+      Atomics.store(words, firstWord + offset / 4, value)
+    },
+    fetchRequest: (offset, into) => {
+      const slot = firstWord + offset / 4
+      into[0] = words[slot]!
+      into[1] = words[slot + 1]!
+      for (let word = FIRST_REQUEST_WORD; word <= LAST_REQUEST_WORD; word++) into[word] = words[slot + word]!
+    },
+    storeRequest: (offset, from) => {
+      const slot = firstWord + offset / 4
+      words[slot] = from[0]!
+      words[slot + 1] = from[1]!
+      for (let word = FIRST_REQUEST_WORD; word <= LAST_REQUEST_WORD; word++) words[slot + word] = from[word]!
+    }
+  }
+}
+
+interface Region {
+  readonly start: number
+  readonly end: number
+  readonly backing: Backing
+}
+
+// Address 0 stays free: it is what forgotten pointers point to.
+const FIRST_ADDRESS = 0x10_0000
+
+/**
+ * Regions by address. Freed address space is given again once it is the newest, so programs that create and destroy in
+ * turn stay at the same addresses.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export class AddressSpace {
+  private regions: Array<Region> = []
+
+  /** Puts a backing at the next free page-aligned address. */
+  insert(backing: Backing): ServiceAddress {
+    const start = this.regions.at(-1)?.end ?? FIRST_ADDRESS
+    this.regions.push({ start, end: start + backing.bytes, backing })
+    return ServiceAddress.make(start)
+  }
+
+  remove(address: number): void {
+    this.regions = this.regions.filter((region) => region.start !== address)
+  }
+
+  /** The region that holds all of `[address, address + bytes)`. */
+  find(address: number, bytes: number): Region | undefined {
+    let low = 0
+    let high = this.regions.length - 1
+    while (low <= high) {
+      const middle = (low + high) >>> 1
+      const region = this.regions[middle]!
+      if (address < region.start) high = middle - 1
+      else if (address >= region.end) low = middle + 1
+      else return address + bytes <= region.end ? region : undefined
+    }
+    return undefined
+  }
+
+  /** Whether all of `[address, address + bytes)` is memory, of one region or of several side by side. */
+  holds(address: number, bytes: number): boolean {
+    let at = address
+    while (at < address + bytes) {
+      const region = this.find(at, 1)
+      if (region === undefined) return false
+      at = region.end
+    }
+    return true
+  }
+}
+
+const outOfRange = (address: number, bytes: number) =>
+  Result.fail(new ServiceMemoryError({ reason: { _tag: "OutOfRange", address, bytes } }))
+
+/**
+ * The service over an address space. `back` gives the memory for a request that was found well-formed, and may refuse.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeServiceMemory = (
+  space: AddressSpace,
+  back: (bytes: number, purpose: MemoryPurpose) => Result.Result<Backing, ServiceMemoryError>
+): ServiceMemory["Service"] =>
+  ServiceMemory.of({
+    allocate: ({ bytes, purpose }) =>
+      Effect.acquireRelease(
+        Effect.suspend(() => {
+          if (!Number.isSafeInteger(bytes) || bytes <= 0 || !isPageAligned(bytes)) {
+            return Effect.fail(
+              new ServiceMemoryError({
+                reason: { _tag: "BadRequest", bytes, problem: "the size must be a positive multiple of 4096" }
+              })
+            )
+          }
+          return Effect.fromResult(Result.map(back(bytes, purpose), (backing) => ({
+            address: space.insert(backing),
+            bytes
+          })))
+        }),
+        (region) => Effect.sync(() => space.remove(region.address))
+      ),
+    page: (address) => {
+      if (!isPageAligned(address)) {
+        return Result.fail(new ServiceMemoryError({ reason: { _tag: "NotPage", address } }))
+      }
+      const region = space.find(address, PAGE_BYTES)
+      return region === undefined
+        ? outOfRange(address, PAGE_BYTES)
+        : Result.succeed(region.backing.page(address - region.start))
+    },
+    read: (address, into) => {
+      const region = space.find(address, into.length)
+      if (region === undefined) return outOfRange(address, into.length)
+      return Result.succeed(region.backing.read(address - region.start, into))
+    },
+    write: (address, from) => {
+      const region = space.find(address, from.length)
+      if (region === undefined) return outOfRange(address, from.length)
+      return Result.succeed(region.backing.write(address - region.start, from))
+    }
+  })

@@ -1,0 +1,254 @@
+/**
+ * The shared page of 16 I/O request slots, slot by slot, for programs that dispatch requests themselves and for people
+ * who look. Most programs use {@link "./IoDispatcher.ts"}, which works on the same page.
+ *
+ * The state is in the type: a `Slot<"Pending">` can be claimed or answered, a `Slot<"Processing">` completed. JS types
+ * are not linear, so a handle that is used twice is refused when it is used, by state and epoch.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { SlotStateCode } from "../domain/abi/IoRequestSlot.ts"
+import { VcpuId } from "../domain/Address.ts"
+import { IoRequest, type IoValue } from "../domain/IoRequest.ts"
+import { RequestState } from "../domain/RequestState.ts"
+import { RequestPage } from "./dispatch/RequestPage.ts"
+import { HypercallGate } from "./HypercallGate.ts"
+import { ServiceMemory, type ServiceMemoryError } from "./ServiceMemory.ts"
+
+/**
+ * A slot in a known state. `epoch` tells one request of the slot from the next.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Slot<S extends "Pending" | "Processing" | "Complete"> = S extends "Pending" ? PendingSlot
+  : S extends "Processing" ? ProcessingSlot
+  : CompleteSlot
+
+/**
+ * A request that nobody has taken yet.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PendingSlot {
+  readonly state: "Pending"
+  readonly vcpu: VcpuId
+  readonly request: IoRequest
+  /** PENDING -> PROCESSING. */
+  readonly claim: Effect.Effect<ProcessingSlot, IoRequestBufferError>
+  /** PENDING -> COMPLETE, for requests that need no client. */
+  readonly answer: (value: IoValue) => Effect.Effect<CompleteSlot, IoRequestBufferError>
+}
+
+/**
+ * A request that is held.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ProcessingSlot {
+  readonly state: "Processing"
+  readonly vcpu: VcpuId
+  readonly epoch: number
+  readonly request: IoRequest
+  /** PROCESSING -> COMPLETE: writes the value, then the state, then tells the hypervisor. */
+  readonly complete: (value: IoValue) => Effect.Effect<CompleteSlot, IoRequestBufferError>
+}
+
+/**
+ * A request that was answered; the slot is the hypervisor's again.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CompleteSlot {
+  readonly state: "Complete"
+  readonly vcpu: VcpuId
+}
+
+/**
+ * - `NoSuchVcpu`: the VM has fewer vCPUs.
+ * - `Stale`: the handle's request was taken, completed or cleared meanwhile.
+ * - `Foreign`: the page shows a state that nobody may have set; it was not obeyed.
+ * - `Malformed`: the slot holds no possible request.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export const IoRequestBufferErrorReason = Schema.TaggedUnion({
+  NoSuchVcpu: { vcpu: Schema.Number, vcpus: Schema.Number },
+  Stale: { vcpu: Schema.Number, epoch: Schema.Number, currentEpoch: Schema.Number },
+  Foreign: { vcpu: Schema.Number, problem: Schema.String },
+  Malformed: { vcpu: Schema.Number, problem: Schema.String }
+})
+
+/**
+ * @category errors
+ * @since 0.1.0
+ */
+export type IoRequestBufferErrorReason = typeof IoRequestBufferErrorReason.Type
+
+/**
+ * A step on a slot that was refused. Nothing on the page was changed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class IoRequestBufferError
+  extends Schema.TaggedError<IoRequestBufferError>()("IoRequestBufferError", { reason: IoRequestBufferErrorReason })
+{
+  override get message(): string {
+    const reason = this.reason
+    switch (reason._tag) {
+      case "NoSuchVcpu":
+        return `there is no slot for vCPU ${reason.vcpu}: the VM has ${reason.vcpus}, counted from 0`
+      case "Stale":
+        return `this request of vCPU ${reason.vcpu} (epoch ${reason.epoch}) is over, the slot is at epoch ` +
+          `${reason.currentEpoch}; complete each claim once, and none after a reset`
+      case "Foreign":
+        return `slot of vCPU ${reason.vcpu}: ${reason.problem}; it was not obeyed`
+      case "Malformed":
+        return `slot of vCPU ${reason.vcpu} holds no possible request: ${reason.problem}; answer it with all-ones`
+    }
+  }
+}
+
+/**
+ * What a slot looks like to a person.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const SlotView = Schema.Struct({
+  vcpu: VcpuId,
+  state: Schema.Union([RequestState, Schema.Struct({ unknown: Schema.Int })]),
+  held: Schema.Boolean,
+  epoch: Schema.Natural
+})
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type SlotView = typeof SlotView.Type
+
+/**
+ * The slots of one VM.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class IoRequestBuffer extends Context.Service<IoRequestBuffer, {
+  /** vCPUs, and so slots that are looked at. */
+  readonly vcpus: number
+  /** The request that a slot shows as pending, read once; `undefined` when it is in any other proper state. */
+  readonly pending: (vcpu: number) => Effect.Effect<PendingSlot | undefined, IoRequestBufferError>
+  /** Every slot as it stands. */
+  readonly inspect: Effect.Effect<ReadonlyArray<SlotView>>
+}>()("upcall/services/IoRequestBuffer") {}
+
+/**
+ * The slots of a VM whose page is at the service address `page`, over a bare hypervisor. For programs that make their
+ * own hypercalls; a `VirtualMachine` has one ready.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options: { readonly vmId: number; readonly page: number; readonly vcpus: number }): Effect.Effect<
+  IoRequestBuffer["Service"],
+  ServiceMemoryError,
+  HypercallGate | ServiceMemory
+> =>
+  Effect.gen(function*() {
+    const gate = yield* HypercallGate
+    const memory = yield* ServiceMemory
+    const page = yield* Effect.fromResult(memory.page(options.page))
+    return fromPage(new RequestPage(page, options.vcpus, (vcpu) => gate.notifyFinish(options.vmId, vcpu)))
+  })
+
+const stateNames = new Map<number, RequestState>([
+  [SlotStateCode.Free, "Free"],
+  [SlotStateCode.Pending, "Pending"],
+  [SlotStateCode.Processing, "Processing"],
+  [SlotStateCode.Complete, "Complete"]
+])
+
+/**
+ * @internal
+ */
+export const fromPage = (page: RequestPage): IoRequestBuffer["Service"] => {
+  const refuse = (reason: IoRequestBufferErrorReason) => Effect.fail(new IoRequestBufferError({ reason }))
+  const stale = (vcpu: number, epoch: number) => refuse({ _tag: "Stale", vcpu, epoch, currentEpoch: page.epoch(vcpu) })
+
+  const processing = (vcpu: VcpuId, epoch: number, request: IoRequest): ProcessingSlot => ({
+    state: "Processing",
+    vcpu,
+    epoch,
+    request,
+    complete: (value) =>
+      Effect.suspend(() => {
+        switch (page.complete(vcpu, epoch, value)) {
+          case "Completed":
+            return Effect.succeed<CompleteSlot>({ state: "Complete", vcpu })
+          case "Stale":
+            return stale(vcpu, epoch)
+          case "Foreign":
+            return refuse({ _tag: "Foreign", vcpu, problem: page.problem })
+        }
+      })
+  })
+
+  const pendingSlot = (vcpu: VcpuId, epoch: number, request: IoRequest): PendingSlot => {
+    const isCurrent = () =>
+      page.epoch(vcpu) === epoch && !page.isHeld(vcpu) && page.stateCode(vcpu) === SlotStateCode.Pending
+    return {
+      state: "Pending",
+      vcpu,
+      request,
+      claim: Effect.suspend(() =>
+        isCurrent() ? Effect.succeed(processing(vcpu, page.claim(vcpu), request)) : stale(vcpu, epoch)
+      ),
+      answer: (value) =>
+        Effect.suspend(() => {
+          if (!isCurrent()) return stale(vcpu, epoch)
+          page.answer(vcpu, value)
+          return Effect.succeed<CompleteSlot>({ state: "Complete", vcpu })
+        })
+    }
+  }
+
+  return IoRequestBuffer.of({
+    vcpus: page.vcpus,
+    pending: (vcpu) =>
+      Effect.suspend(() => {
+        if (!Number.isInteger(vcpu) || vcpu < 0 || vcpu >= page.vcpus) {
+          return refuse({ _tag: "NoSuchVcpu", vcpu, vcpus: page.vcpus })
+        }
+        switch (page.look(vcpu)) {
+          case "NotPending":
+            return Effect.succeed(undefined)
+          case "Foreign":
+            return refuse({ _tag: "Foreign", vcpu, problem: page.problem })
+          case "Malformed":
+            return refuse({ _tag: "Malformed", vcpu, problem: page.problem })
+          case "Request":
+            return Effect.succeed(pendingSlot(VcpuId.make(vcpu), page.epoch(vcpu), page.request!))
+        }
+      }),
+    inspect: Effect.sync(() =>
+      Array.from({ length: page.vcpus }, (_, vcpu): SlotView => {
+        const code = page.stateCode(vcpu)
+        return {
+          vcpu: VcpuId.make(vcpu),
+          state: stateNames.get(code) ?? { unknown: code },
+          held: page.isHeld(vcpu),
+          epoch: page.epoch(vcpu)
+        }
+      })
+    )
+  })
+}

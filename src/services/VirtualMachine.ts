@@ -1,0 +1,53 @@
+/**
+ * Virtual machines with a typed life: created, running, paused. Written once, it runs on every hypervisor layer.
+ *
+ * A VM lives in a scope. Closing it, at any point, pauses the VM, answers what its vCPUs wait for with all-ones,
+ * destroys it in the hypervisor, and only then releases its devices and memory.
+ *
+ * **Example** (Running a guest to its end)
+ *
+ * ```ts
+ * const program = Effect.gen(function*() {
+ *   const machines = yield* VirtualMachine
+ *   const vm = yield* machines.create({ memoryBytes: 1 << 20 })
+ *   yield* vm.attach(DebugExit.make())
+ *   yield* vm.load(yield* FlatBinary.plan({ bytes, address: 0x1000, memoryBytes: vm.memoryBytes }))
+ *   const running = yield* vm.start
+ *   return yield* running.ended
+ * })
+ * program.pipe(Effect.scoped, Effect.provide(VirtualMachine.layer), Effect.provide(Simulated.layer))
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import type { Hypervisor } from "./Hypervisor.ts"
+import type { VirtualMachineError } from "./VirtualMachineError.ts"
+import type { CreatedVm, VmOptions } from "./Vm.ts"
+import { makeCreate } from "./vm/create.ts"
+
+/**
+ * Makes virtual machines on the hypervisor layer below.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class VirtualMachine extends Context.Service<VirtualMachine, {
+  /** Creates a VM that lives until the scope closes. What the layer cannot do is refused before anything is made. */
+  readonly create: (options: VmOptions) => Effect.Effect<CreatedVm, VirtualMachineError, Scope.Scope>
+}>()("upcall/services/VirtualMachine") {}
+
+/**
+ * Virtual machines over any hypervisor layer. It arms the one upcall handler of the hypervisor and routes upcalls to
+ * the VMs.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<VirtualMachine, never, Hypervisor> = Layer.effect(
+  VirtualMachine,
+  Effect.map(makeCreate, (create) => VirtualMachine.of({ create }))
+)

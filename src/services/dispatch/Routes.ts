@@ -1,0 +1,123 @@
+/**
+ * Which client owns which range of which space. Changes are checked wholly before anything is changed.
+ */
+import * as IoRange from "../../domain/IoRange.ts"
+import type { IoRequest } from "../../domain/IoRequest.ts"
+import { MmioMap, PciMap, PortMap } from "../../domain/RangeMaps.ts"
+import type { IoDispatcherErrorReason } from "../IoDispatcher.ts"
+import type { Client } from "./Client.ts"
+
+interface Route {
+  readonly range: IoRange.IoRange
+  readonly owner: Client
+}
+
+const NEAREST = 2
+
+const sameRange = (a: IoRange.IoRange, b: IoRange.IoRange): boolean => IoRange.format(a) === IoRange.format(b)
+
+export class Routes {
+  private routes: ReadonlyArray<Route> = []
+  private readonly ports = new PortMap<Client>()
+  private readonly mmio = new MmioMap<Client>()
+  private readonly pci = new PciMap<Client>()
+
+  find(request: IoRequest): Client | undefined {
+    switch (request._tag) {
+      case "PortRead":
+      case "PortWrite":
+        return this.ports.find(request.port, request.size)
+      case "MmioRead":
+      case "MmioWrite":
+        return this.mmio.find(request.address, request.size)
+      case "PciRead":
+      case "PciWrite":
+        return this.pci.find(request.bus, request.device, request.function)
+    }
+  }
+
+  addAll(owner: Client, ranges: ReadonlyArray<IoRange.IoRange>): IoDispatcherErrorReason | undefined {
+    const wanted: Array<Route> = []
+    for (const range of ranges) {
+      const taken = [...this.routes, ...wanted].find((route) => IoRange.overlaps(route.range, range))
+      if (taken !== undefined) {
+        return { _tag: "Overlap", client: owner.name, range, owner: taken.owner.name, owned: taken.range }
+      }
+      wanted.push({ range, owner })
+    }
+    for (const route of wanted) this.insert(route)
+    return undefined
+  }
+
+  remove(owner: Client, range: IoRange.IoRange): IoDispatcherErrorReason | undefined {
+    const route = this.own(owner, range)
+    if (route === undefined) return { _tag: "NoSuchRange", client: owner.name, range }
+    this.delete(route)
+    return undefined
+  }
+
+  move(owner: Client, from: IoRange.IoRange, to: IoRange.IoRange): IoDispatcherErrorReason | undefined {
+    const route = this.own(owner, from)
+    if (route === undefined) return { _tag: "NoSuchRange", client: owner.name, range: from }
+    this.delete(route)
+    const refusal = this.addAll(owner, [to])
+    if (refusal !== undefined) this.insert(route)
+    return refusal
+  }
+
+  removeOwner(owner: Client): void {
+    for (const route of this.routes.filter((each) => each.owner === owner)) this.delete(route)
+  }
+
+  /** The ranges of the request's space that begin or end closest to it, for messages. */
+  nearest(request: IoRequest): Array<{ readonly client: string; readonly range: IoRange.IoRange }> {
+    const address = "port" in request ? request.port : "address" in request ? request.address : undefined
+    if (address === undefined) return []
+    const space = "port" in request ? "Port" : "Mmio"
+    return this.routes
+      .flatMap(({ owner, range }) =>
+        range._tag === space
+          ? [{ client: owner.name, range, distance: Math.min(gap(range.start, address), gap(range.end, address)) }]
+          : []
+      )
+      .toSorted((a, b) => a.distance - b.distance)
+      .slice(0, NEAREST)
+      .map(({ client, range }) => ({ client, range }))
+  }
+
+  private own(owner: Client, range: IoRange.IoRange): Route | undefined {
+    return this.routes.find((route) => route.owner === owner && sameRange(route.range, range))
+  }
+
+  private insert(route: Route): void {
+    this.routes = [...this.routes, route]
+    const { owner, range } = route
+    switch (range._tag) {
+      case "Port":
+        return this.ports.add(range, owner)
+      case "Mmio":
+        return this.mmio.add(range, owner)
+      case "PciFunction":
+        return this.pci.add(range, owner)
+      case "PciAny":
+        return this.pci.setRest(owner)
+    }
+  }
+
+  private delete(route: Route): void {
+    this.routes = this.routes.filter((other) => other !== route)
+    const { range } = route
+    switch (range._tag) {
+      case "Port":
+        return this.ports.remove(range)
+      case "Mmio":
+        return this.mmio.remove(range)
+      case "PciFunction":
+        return this.pci.remove(range)
+      case "PciAny":
+        return this.pci.setRest(undefined)
+    }
+  }
+}
+
+const gap = (edge: number, address: number): number => Math.abs(edge - address)

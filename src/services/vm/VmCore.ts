@@ -1,0 +1,93 @@
+/**
+ * The state that all handles of one VM share: where the VM is in its life, and which handle is current.
+ */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Semaphore from "effect/Semaphore"
+import type { EndReason } from "../../domain/EndReason.ts"
+import * as VmState from "../../domain/VmState.ts"
+import { VirtualMachineError, type VirtualMachineErrorReason } from "../VirtualMachineError.ts"
+
+const KEPT_TRANSITIONS = 1024
+
+export const refuse = (reason: VirtualMachineErrorReason) => Effect.fail(new VirtualMachineError({ reason }))
+
+export class VmCore {
+  state: VmState.VmState = VmState.created
+  /** Moves on with every command; a handle knows the one it was made for. */
+  generation = 0
+  ended: Deferred.Deferred<EndReason> = Deferred.makeUnsafe()
+  readonly name: string
+  readonly transitions: Array<VmState.VmTransition> = []
+  private readonly oneAtATime = Semaphore.makeUnsafe(1)
+
+  constructor(name: string) {
+    this.name = name
+  }
+
+  /**
+   * Takes one step of the VM's life: `prepare` may be interrupted and may fail with nothing changed; `perform` is the
+   * hypercall, after which the step counts.
+   */
+  take<A, E1, R1, R2>(
+    handle: { readonly generation: number; readonly state: string },
+    command: VmState.VmCommand,
+    prepare: Effect.Effect<void, E1, R1>,
+    perform: Effect.Effect<A, VirtualMachineError, R2>
+  ): Effect.Effect<A, VirtualMachineError | E1, R1 | R2> {
+    const step = Effect.suspend(() => {
+      const next = VmState.step(this.state, command)
+      if (Result.isFailure(next)) {
+        return refuse({ _tag: "IllegalState", vm: this.name, command, state: this.state._tag })
+      }
+      return Effect.andThen(
+        prepare,
+        Effect.uninterruptible(Effect.tap(perform, () => Effect.sync(() => this.record(next.success))))
+      )
+    })
+    return this.oneAtATime.withPermits(1)(Effect.andThen(this.current(handle), step))
+  }
+
+  /** Does something that changes no state, on a handle that must be current. */
+  whileCurrent<A, E, R>(
+    handle: { readonly generation: number; readonly state: string },
+    effect: Effect.Effect<A, E, R>
+  ): Effect.Effect<A, VirtualMachineError | E, R> {
+    return this.oneAtATime.withPermits(1)(Effect.andThen(this.current(handle), effect))
+  }
+
+  /** The end of the VM, whatever state it is in: waits for a command under way, and makes every handle stale. */
+  close<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return this.oneAtATime.withPermits(1)(Effect.suspend(() => {
+      this.generation++
+      return effect
+    }))
+  }
+
+  /** Records a step that was taken. */
+  record(step: VmState.VmTransition): void {
+    this.state = step.to
+    this.generation++
+    if (this.transitions.length === KEPT_TRANSITIONS) this.transitions.shift()
+    this.transitions.push(step)
+  }
+
+  /** Records that the VM was paused, if it was not yet, and destroyed. */
+  recordEnd(): void {
+    for (const command of ["Pause", "Destroy"] as const) {
+      const next = VmState.step(this.state, command)
+      if (Result.isSuccess(next) && next.success.to !== this.state) this.record(next.success)
+    }
+  }
+
+  private current(
+    handle: { readonly generation: number; readonly state: string }
+  ): Effect.Effect<void, VirtualMachineError> {
+    return Effect.suspend(() =>
+      handle.generation === this.generation
+        ? Effect.void
+        : refuse({ _tag: "Stale", vm: this.name, handle: handle.state, current: this.state._tag })
+    )
+  }
+}

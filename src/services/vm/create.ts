@@ -1,0 +1,150 @@
+/**
+ * Creating a VM: capability check, page, hypercalls, RAM, and the finalizers in the order that the protocol wants
+ * (the hypervisor forgets the VM first, then memory goes).
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scheduler from "effect/Scheduler"
+import * as Scope from "effect/Scope"
+import type { EndReason } from "../../domain/EndReason.ts"
+import { PAGE_BYTES } from "../../domain/Limits.ts"
+import { Dispatcher } from "../dispatch/Dispatcher.ts"
+import * as GuestMemory from "../GuestMemory.ts"
+import { HypercallGate } from "../HypercallGate.ts"
+import * as Hypercalls from "../Hypercalls.ts"
+import { GuestEnds, type GuestTime, GuestTimes, type Hypervisor } from "../Hypervisor.ts"
+import { Machine } from "../Machine.ts"
+import { ServiceMemory } from "../ServiceMemory.ts"
+import { Upcalls } from "../Upcalls.ts"
+import { VirtualMachineError } from "../VirtualMachineError.ts"
+import type { CreatedVm, VmOptions } from "../Vm.ts"
+import { checkOptions } from "./capability.ts"
+import { makeHandles } from "./handles.ts"
+import { makeMemory } from "./memory.ts"
+import { refuse, VmCore } from "./VmCore.ts"
+
+/** Names the step of a VM that the hypervisor refused. */
+export const refusedAt = (vm: string, step: string) => (error: { readonly message: string }) =>
+  new VirtualMachineError({ reason: { _tag: "Refused", vm, step, problem: error.message } })
+
+type Create = (options: VmOptions) => Effect.Effect<CreatedVm, VirtualMachineError, Scope.Scope>
+
+export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> = Effect.gen(function*() {
+  const gate = yield* HypercallGate
+  const memory = yield* ServiceMemory
+  const upcalls = yield* Upcalls
+  const guestTimes = yield* GuestTimes
+  const guestEnds = yield* GuestEnds
+  const hypercalls = yield* Hypercalls.make
+  const hostTime: GuestTime = { clock: yield* Clock.Clock, scheduler: yield* Scheduler.Scheduler }
+  const dispatchers = new Map<number, Dispatcher>()
+  let created = 0
+
+  yield* upcalls.register((hint) => {
+    if (hint !== undefined) dispatchers.get(hint.vmId)?.serve(hint.vcpu)
+    else for (const dispatcher of dispatchers.values()) dispatcher.serve(undefined)
+  })
+
+  const create = Effect.fnUntraced(function*(options: VmOptions) {
+    const vcpus = options.vcpus ?? 1
+    const name = options.name ?? `vm${created}`
+    const problem = checkOptions(gate.profile, { vcpus, memoryBytes: options.memoryBytes })
+    if (problem !== undefined) return yield* refuse(problem)
+    created++
+    const core = new VmCore(name)
+
+    // Scopes close in reverse: VM first, then its devices, then its memory.
+    const owner = yield* Effect.scope
+    const memoryScope = yield* Scope.fork(owner)
+    const deviceScope = yield* Scope.fork(owner)
+    const vmScope = yield* Scope.fork(owner)
+
+    const page = yield* memory.allocate({ bytes: PAGE_BYTES, purpose: { _tag: "IoRequestPage" } }).pipe(
+      Scope.provide(memoryScope),
+      Effect.mapError(refusedAt(name, "get its I/O request page"))
+    )
+    const servicePage = yield* Effect.fromResult(memory.page(page.address)).pipe(
+      Effect.mapError(refusedAt(name, "get its I/O request page"))
+    )
+
+    const destroy = (id: number) =>
+      hypercalls.pauseVm(id).pipe(
+        Effect.andThen(hypercalls.destroyVm(id)),
+        Effect.andThen(Effect.sync(() => core.recordEnd())),
+        Effect.catch((error) => Effect.logWarning(`VM "${name}" was not destroyed: ${error.message}`))
+      )
+    const { vmId } = yield* Effect.acquireRelease(
+      hypercalls.createVm({ cpuAffinity: (1n << BigInt(vcpus)) - 1n }),
+      (vm) => core.close(destroy(vm.vmId))
+    ).pipe(Scope.provide(vmScope), Effect.mapError(refusedAt(name, "be created")))
+
+    yield* hypercalls.setIoRequestBuffer(vmId, page.address).pipe(
+      Effect.mapError(refusedAt(name, "set its I/O request page"))
+    )
+    const guestTime = guestTimes.of(vmId)
+    const dispatcher = yield* Effect.acquireRelease(
+      Effect.sync(() => {
+        const serving = new Dispatcher(servicePage, vcpus, (vcpu) => gate.notifyFinish(vmId, vcpu), guestTime)
+        dispatchers.set(vmId, serving)
+        return serving
+      }),
+      // Before the VM is destroyed: no vCPU is left waiting, and no handler runs on.
+      (serving) =>
+        core.close(
+          Effect.ignore(hypercalls.pauseVm(vmId)).pipe(
+            Effect.andThen(serving.abandonAll),
+            Effect.andThen(Effect.sync(() => dispatchers.delete(vmId)))
+          )
+        )
+    ).pipe(Scope.provide(vmScope))
+
+    const vmMemory = makeMemory({ hypercalls, memory, memoryScope, name, profile: gate.profile, vmId })
+    yield* vmMemory.map({ guestAddress: 0, bytes: options.memoryBytes })
+
+    const end = (reason: EndReason) => Deferred.doneUnsafe(core.ended, Exit.succeed(reason))
+    const forgetEnd = guestEnds.register(vmId, end)
+    yield* Scope.addFinalizer(vmScope, Effect.sync(forgetEnd))
+
+    const resets = new Set<Effect.Effect<void>>()
+    const time = guestTime ?? hostTime
+    const io = dispatcher.service
+    const machine = Machine.of({
+      vmId,
+      name,
+      vcpus,
+      memoryBytes: options.memoryBytes,
+      io,
+      memory: GuestMemory.fromMap(vmMemory.guestMap, memory),
+      time,
+      fork: <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+        Effect.forkScoped(effect, { startImmediately: true }).pipe(
+          Effect.updateContext((context: Context.Context<R | Scope.Scope>) =>
+            context.pipe(Context.add(Clock.Clock, time.clock), Context.add(Scheduler.Scheduler, time.scheduler))
+          )
+        ),
+      onReset: (effect) =>
+        Effect.acquireRelease(
+          Effect.sync(() => {
+            resets.add(effect)
+          }),
+          () => Effect.sync(() => resets.delete(effect))
+        ),
+      end: (reason) => Effect.sync(() => void end(reason))
+    })
+    return makeHandles({
+      core,
+      deviceScope,
+      dispatcher,
+      gate,
+      hypercalls,
+      machine,
+      resetDevices: Effect.suspend(() => Effect.all([...resets], { discard: true })),
+      vmMemory
+    })
+  })
+
+  return create
+})

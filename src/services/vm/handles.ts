@@ -1,0 +1,184 @@
+/**
+ * The handles of one VM, one shape per state. Each is made for one generation of the VM and refuses to act in another.
+ */
+import * as Deferred from "effect/Deferred"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import * as ScopeModule from "effect/Scope"
+import type { ImagePlan } from "../../domain/ImagePlan.ts"
+import * as VcpuRegisters from "../../domain/VcpuRegisters.ts"
+import type { Dispatcher } from "../dispatch/Dispatcher.ts"
+import type { HypercallGate } from "../HypercallGate.ts"
+import type { Hypercalls } from "../Hypercalls.ts"
+import { Resume, VcpuState } from "../Hypervisor.ts"
+import * as IoRequestBuffer from "../IoRequestBuffer.ts"
+import { Machine } from "../Machine.ts"
+import { VirtualMachineError } from "../VirtualMachineError.ts"
+import type { CreatedVm, PausedVm, RunningVm, StoppedVm, Vm } from "../Vm.ts"
+import type { VmMemory } from "./memory.ts"
+import { refuse, type VmCore } from "./VmCore.ts"
+
+interface Parts {
+  readonly core: VmCore
+  readonly deviceScope: Scope.Scope
+  readonly dispatcher: Dispatcher
+  readonly gate: HypercallGate["Service"]
+  readonly hypercalls: Hypercalls["Service"]
+  readonly machine: Machine["Service"]
+  readonly resetDevices: Effect.Effect<void>
+  readonly vmMemory: VmMemory
+}
+
+/** Makes the first handle of a VM: Created. */
+export const makeHandles = (parts: Parts): CreatedVm => {
+  const { core, deviceScope, dispatcher, gate, hypercalls, machine, resetDevices, vmMemory } = parts
+  const vmId = machine.vmId
+  const refusedAt = (step: string) => (error: { readonly message: string }) =>
+    new VirtualMachineError({ reason: { _tag: "Refused", vm: core.name, step, problem: error.message } })
+
+  const checkVcpu = (vcpu: number) =>
+    Number.isInteger(vcpu) && vcpu >= 0 && vcpu < machine.vcpus ? Effect.void : refuse({
+      _tag: "BadOption",
+      option: "vcpu",
+      value: vcpu,
+      expected: `a vCPU of this VM, 0 to ${machine.vcpus - 1}`
+    })
+
+  const common: Vm = {
+    id: vmId,
+    name: core.name,
+    vcpus: machine.vcpus,
+    memoryBytes: machine.memoryBytes,
+    memory: machine.memory,
+    io: dispatcher.service,
+    requests: IoRequestBuffer.fromPage(dispatcher.page),
+    machine,
+    state: Effect.sync(() => core.state),
+    transitions: Effect.sync(() => [...core.transitions]),
+    attach: <A, E, R>(device: Effect.Effect<A, E, R>) =>
+      device.pipe(
+        Effect.provideService(Machine, machine),
+        Effect.provideService(ScopeModule.Scope, deviceScope)
+      ) as Effect.Effect<A, E, Exclude<R, Machine | Scope.Scope>>,
+    registers: (vcpu) =>
+      Effect.gen(function*() {
+        yield* checkVcpu(vcpu)
+        const state = yield* VcpuState
+        const registers = yield* state.read(vmId, vcpu)
+        if (registers !== undefined) return registers
+        return yield* refuse({
+          _tag: "Refused",
+          vm: core.name,
+          step: `read the registers of vCPU ${vcpu}`,
+          problem: "they can be read while the VM is not running; pause it first"
+        })
+      })
+  }
+
+  const setRegisters = (vcpu: number, registers: VcpuRegisters.VcpuRegisters) =>
+    Effect.gen(function*() {
+      yield* checkVcpu(vcpu)
+      const checked = VcpuRegisters.check(registers)
+      if (Result.isFailure(checked)) {
+        return yield* refuse({ _tag: "BadRegisters", vcpu, problem: checked.failure.message })
+      }
+      yield* hypercalls.setVcpuRegs(vmId, vcpu, checked.success).pipe(
+        Effect.mapError(refusedAt(`set the registers of vCPU ${vcpu}`))
+      )
+    })
+
+  const load = (plan: ImagePlan) =>
+    Effect.gen(function*() {
+      for (const segment of plan.segments) {
+        if (vmMemory.guestMap.translate(segment.address, segment.bytes.length) === undefined) {
+          return yield* refuse({
+            _tag: "BadImage",
+            problem: `segment "${segment.name}" at guest address 0x${segment.address.toString(16)} with ` +
+              `${segment.bytes.length} bytes is not wholly in RAM; give the VM more memory, or load it elsewhere`
+          })
+        }
+      }
+      for (const segment of plan.segments) {
+        yield* machine.memory.write(segment.address, segment.bytes).pipe(Effect.mapError(refusedAt("load its image")))
+      }
+      yield* setRegisters(0, plan.registers)
+    })
+
+  type At = { readonly generation: number; readonly state: string }
+
+  const stopped = (at: At): StoppedVm => ({
+    ...common,
+    setRegisters: (vcpu, registers) => core.whileCurrent(at, setRegisters(vcpu, registers)),
+    load: (plan) => core.whileCurrent(at, load(plan)),
+    mapMemory: (region) => core.whileCurrent(at, vmMemory.map(region)),
+    unmapMemory: (region) => core.whileCurrent(at, vmMemory.unmap(region))
+  })
+
+  const pauseHypercall = hypercalls.pauseVm(vmId).pipe(Effect.mapError(refusedAt("be paused")))
+
+  const createdVm = (): CreatedVm => {
+    const at: At = { generation: core.generation, state: "Created" }
+    const start = hypercalls.startVm(vmId).pipe(Effect.mapError(refusedAt("start")))
+    return {
+      ...stopped(at),
+      _tag: "Created",
+      start: Effect.map(core.take(at, "Start", Effect.void, start), runningVm),
+      pause: Effect.map(core.take(at, "Pause", Effect.void, pauseHypercall), pausedVm)
+    }
+  }
+
+  const runningVm = (): RunningVm => {
+    const at: At = { generation: core.generation, state: "Running" }
+    const ended = core.ended
+    const pauseWithin = (deadline?: Duration.Input) => {
+      const drained = dispatcher.service.drain(deadline).pipe(
+        Effect.mapError((error) =>
+          new VirtualMachineError({ reason: { _tag: "NotDrained", vm: core.name, problem: error.message } })
+        )
+      )
+      const paused = Effect.tapError(pauseHypercall, () => dispatcher.service.proceed)
+      return Effect.map(core.take(at, "Pause", drained, paused), pausedVm)
+    }
+    return {
+      ...common,
+      _tag: "Running",
+      ended: Deferred.await(ended),
+      pause: pauseWithin(),
+      pauseWithin
+    }
+  }
+
+  const pausedVm = (): PausedVm => {
+    const at: At = { generation: core.generation, state: "Paused" }
+    const resume = Effect.gen(function*() {
+      const capability = yield* Resume
+      const result = yield* capability.resume(vmId)
+      if (result < 0) {
+        return yield* refuse({
+          _tag: "Refused",
+          vm: core.name,
+          step: "resume",
+          problem: `${gate.profile.name} answered ${result}`
+        })
+      }
+      yield* dispatcher.service.proceed
+    })
+    const reset = Effect.gen(function*() {
+      yield* hypercalls.resetVm(vmId).pipe(Effect.mapError(refusedAt("be reset")))
+      yield* dispatcher.forgetAll
+      yield* resetDevices
+      core.ended = Deferred.makeUnsafe()
+      yield* dispatcher.service.proceed
+    })
+    return {
+      ...stopped(at),
+      _tag: "Paused",
+      resume: Effect.map(core.take(at, "Resume", Effect.void, resume), runningVm),
+      reset: Effect.map(core.take(at, "Reset", Effect.void, reset), createdVm)
+    }
+  }
+
+  return createdVm()
+}

@@ -1,0 +1,125 @@
+/**
+ * The memory of one VM: RAM asked from the Service VM, mapped by hypercall, and kept track of, so that overlap and
+ * misalignment are refused with an explanation where the gate would take them silently.
+ */
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import type { HypervisorProfile } from "../../domain/HypervisorProfile.ts"
+import * as MemoryRegion from "../../domain/MemoryRegion.ts"
+import { GuestMemoryMap } from "../GuestMemory.ts"
+import type { Hypercalls } from "../Hypercalls.ts"
+import type { ServiceMemory } from "../ServiceMemory.ts"
+import { VirtualMachineError, type VirtualMachineErrorReason } from "../VirtualMachineError.ts"
+import { beyond } from "./capability.ts"
+
+const decodeMapped = Schema.decodeUnknownResult(MemoryRegion.MappedRegion)
+const decodeUnmapped = Schema.decodeUnknownResult(MemoryRegion.UnmappedRegion)
+
+export interface VmMemory {
+  readonly guestMap: GuestMemoryMap
+  readonly map: (region: {
+    readonly guestAddress: number
+    readonly bytes: number
+    readonly rights?: MemoryRegion.AccessRights
+    readonly cacheType?: MemoryRegion.CacheType
+  }) => Effect.Effect<MemoryRegion.MappedRegion, VirtualMachineError>
+  readonly unmap: (
+    region: { readonly guestAddress: number; readonly bytes: number }
+  ) => Effect.Effect<void, VirtualMachineError>
+}
+
+export const makeMemory = (options: {
+  readonly hypercalls: Hypercalls["Service"]
+  readonly memory: ServiceMemory["Service"]
+  readonly memoryScope: Scope.Scope
+  readonly name: string
+  readonly profile: HypervisorProfile
+  readonly vmId: number
+}): VmMemory => {
+  const { hypercalls, memory, memoryScope, name, profile, vmId } = options
+  const guestMap = new GuestMemoryMap()
+  const fail = (reason: VirtualMachineErrorReason) => Effect.fail(new VirtualMachineError({ reason }))
+  const refused = (step: string) => (error: { readonly message: string }) =>
+    new VirtualMachineError({ reason: { _tag: "Refused", vm: name, step, problem: error.message } })
+
+  const problemWith = (region: { readonly guestAddress: number; readonly bytes: number }) => {
+    const { bytes, guestAddress } = region
+    const decoded = decodeUnmapped({ guestAddress, bytes })
+    if (Result.isFailure(decoded)) {
+      return {
+        _tag: "BadOption",
+        option: "region",
+        value: guestAddress,
+        expected: `a page-aligned guest address with a page-aligned size, below 2^52 (${decoded.failure.message})`
+      } as const
+    }
+    if (guestAddress + bytes > 2 ** profile.addressBits) {
+      return beyond(profile, "guest addresses up to", guestAddress + bytes, 2 ** profile.addressBits)
+    }
+    return undefined
+  }
+
+  const map: VmMemory["map"] = (wanted) =>
+    Effect.suspend(() => {
+      const { bytes, guestAddress } = wanted
+      const problem = problemWith(wanted)
+      if (problem !== undefined) return fail(problem)
+      const taken = guestMap.overlapping(guestAddress, bytes)
+      if (taken !== undefined) {
+        return fail({
+          _tag: "Overlap",
+          guestAddress,
+          bytes,
+          mappedAddress: taken.guestAddress,
+          mappedBytes: taken.bytes
+        })
+      }
+      if (profile.mapping === "OneBlockFromZero" && (guestAddress !== 0 || guestMap.regions.length > 0)) {
+        return fail(beyond(profile, "RAM at guest address", guestAddress, "one block from address 0"))
+      }
+      // The region is RAM of the VM's until the VM ends: the guest may still hold its pages.
+      return memory.allocate({ bytes, purpose: { _tag: "GuestRam", vmId } }).pipe(
+        Scope.provide(memoryScope),
+        Effect.mapError(refused("get RAM")),
+        Effect.flatMap((region) =>
+          Effect.fromResult(decodeMapped({
+            guestAddress,
+            serviceAddress: region.address,
+            bytes,
+            rights: wanted.rights ?? MemoryRegion.readWriteExecute,
+            cacheType: wanted.cacheType ?? "WriteBack"
+          })).pipe(Effect.mapError(refused("map RAM")))
+        ),
+        Effect.tap((mapped) =>
+          hypercalls.setMemoryRegions(vmId, [MemoryRegion.toMapOp(mapped)]).pipe(
+            Effect.mapError(refused("map RAM"))
+          )
+        ),
+        Effect.tap((mapped) => Effect.sync(() => guestMap.add(mapped))),
+        Effect.uninterruptible
+      )
+    })
+
+  const unmap: VmMemory["unmap"] = (wanted) =>
+    Effect.suspend(() => {
+      const problem = problemWith(wanted)
+      if (problem !== undefined) return fail(problem)
+      if (guestMap.translate(wanted.guestAddress, wanted.bytes) === undefined) {
+        return fail({ _tag: "NotMapped", guestAddress: wanted.guestAddress, bytes: wanted.bytes })
+      }
+      if (profile.mapping === "OneBlockFromZero") {
+        return fail(beyond(profile, "removal of RAM at guest address", wanted.guestAddress, "one block from address 0"))
+      }
+      const region = decodeUnmapped(wanted)
+      if (Result.isFailure(region)) return Effect.void
+      return hypercalls.setMemoryRegions(vmId, [MemoryRegion.toUnmapOp(region.success)]).pipe(
+        Effect.mapError(refused("unmap RAM")),
+        Effect.tap(() => Effect.sync(() => guestMap.remove(region.success))),
+        Effect.uninterruptible
+      )
+    })
+
+  return { guestMap, map, unmap }
+}
