@@ -1,0 +1,137 @@
+/**
+ * The simulated hypervisor: ACRN's rules for every hypercall, a page-granular memory map, and up to 16 vCPUs that
+ * execute a small subset of real 32-bit x86 from guest memory. Everything is deterministic: guest time is counted in
+ * instructions, and the order of vCPUs follows from a seed.
+ *
+ * Use it to test device models and programs, with thousands of VMs a second and no privileges. Guests that need more
+ * than the subset run on `Emulated`.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Scheduler from "effect/Scheduler"
+import type * as Scope from "effect/Scope"
+import type { HypervisorProfile } from "../domain/HypervisorProfile.ts"
+import { MAX_VCPUS, PAGE_BYTES } from "../domain/Limits.ts"
+import { AddressSpace, makeServiceMemory, type SharedBacking, sharedBacking } from "../services/AddressSpace.ts"
+import { makeGate } from "../services/HypercallBackend.ts"
+import { HypercallGate } from "../services/HypercallGate.ts"
+import { GuestEnds, GuestTimes, type Hypervisor, IrqLines, Resume, VcpuState } from "../services/Hypervisor.ts"
+import { ServiceMemory, ServiceMemoryError } from "../services/ServiceMemory.ts"
+import * as Upcalls from "../services/Upcalls.ts"
+import { HypervisorModel, IRQ_LINES } from "./model/HypervisorModel.ts"
+import { Engine } from "./simulated/Engine.ts"
+import type { PageSource } from "./simulated/GuestPages.ts"
+
+/**
+ * - `seed`: decides the order of a VM's vCPUs; default 1.
+ * - `completion`: how the hypervisor hears of completed requests: `Notify` (default) waits for NOTIFY_REQUEST_FINISH,
+ *   `Polling` spins on the slot's state.
+ * - `maxVms`: VMs at once, 1 to 1024, default 256.
+ * - `configuredVcpus`: vCPUs of a VM that is created with an empty CPU affinity, default 1.
+ * - `maxRamBytes`: the most RAM of one VM, default 1 GiB.
+ * - `epochMs`: wall-clock time of each VM's start, in milliseconds since 1970; default 2026-01-01T00:00:00Z.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SimulatedOptions {
+  readonly seed?: number
+  readonly completion?: "Notify" | "Polling"
+  readonly maxVms?: number
+  readonly configuredVcpus?: number
+  readonly maxRamBytes?: number
+  readonly epochMs?: number
+}
+
+/**
+ * The capabilities that Simulated has beside the seam.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Capabilities = IrqLines | Resume | VcpuState
+
+const DEFAULT_EPOCH_MS = 1_767_225_600_000
+
+const profileOf = (options: SimulatedOptions): HypervisorProfile => ({
+  name: "simulated",
+  maxVcpus: MAX_VCPUS,
+  maxRamBytes: options.maxRamBytes ?? 2 ** 30,
+  addressBits: 52,
+  portWidths: [1, 2, 4],
+  mmioWidths: [1, 2, 4],
+  mapping: "Pages",
+  modes: ["Protected32"],
+  startsAllVcpus: true
+})
+
+/**
+ * A simulated hypervisor with options of its own. Each call makes another hypervisor: keep the layer in a constant.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerWith = (options: SimulatedOptions): Layer.Layer<Hypervisor | Capabilities> =>
+  Layer.effectContext(makeContext(options))
+
+const makeContext = (options: SimulatedOptions): Effect.Effect<
+  Context.Context<Hypervisor | Capabilities>,
+  never,
+  Scope.Scope
+> =>
+  Effect.gen(function*() {
+    const profile = profileOf(options)
+    const space = new AddressSpace()
+    const memory = makeServiceMemory(space, (bytes) =>
+      bytes > profile.maxRamBytes
+        ? Result.fail(new ServiceMemoryError({ reason: { _tag: "NoMemory", bytes, available: profile.maxRamBytes } }))
+        : Result.succeed(sharedBacking(bytes)))
+    const upcalls = Upcalls.make()
+    const hostScheduler = yield* Scheduler.Scheduler
+    const launch = Effect.runForkWith(yield* Effect.context())
+    const pages: PageSource = {
+      page: (address) => {
+        const region = space.find(address, PAGE_BYTES)
+        if (region === undefined) return undefined
+        const offset = address - region.start
+        // Every region of this space was made by sharedBacking above.
+        return (region.backing as SharedBacking).raw.subarray(offset, offset + PAGE_BYTES)
+      },
+      holds: (address, bytes) => space.holds(address, bytes)
+    }
+    const simulation = {
+      seed: options.seed ?? 1,
+      epochMs: options.epochMs ?? DEFAULT_EPOCH_MS,
+      isPolling: options.completion === "Polling"
+    }
+    const model = new HypervisorModel({
+      profile,
+      memory,
+      maxVms: options.maxVms ?? 256,
+      configuredVcpus: options.configuredVcpus ?? 1,
+      makeEngine: (engine) => new Engine(engine, simulation, pages, upcalls.raise, hostScheduler, launch)
+    })
+    yield* Effect.addFinalizer(() => model.shutdown)
+    return Context.empty().pipe(
+      Context.add(HypercallGate, makeGate(profile, memory, model)),
+      Context.add(ServiceMemory, memory),
+      Context.add(Upcalls.Upcalls, upcalls.service),
+      Context.add(IrqLines, IrqLines.of({ set: model.setIrq, count: IRQ_LINES })),
+      Context.add(Resume, Resume.of({ resume: model.resume })),
+      Context.add(VcpuState, VcpuState.of({ read: model.readRegisters })),
+      Context.add(GuestTimes, { of: model.timeOf }),
+      Context.add(GuestEnds, { register: model.onEnd })
+    )
+  })
+
+/**
+ * The simulated hypervisor with its defaults.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<Hypervisor | Capabilities> = layerWith({})

@@ -1,0 +1,287 @@
+/**
+ * ACRN's hypervisor as a model: the table of VMs, and for each hypercall the rule by which ACRN accepts it. Simulated
+ * and Emulated share it; what runs the vCPUs is a {@link VmEngine}.
+ *
+ * Each rule names its function in ACRN's `hypervisor/common/hypercall.c`.
+ */
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import { SLOT_STATE_OFFSET, SlotStateCode } from "../../domain/abi/IoRequestSlot.ts"
+import { IrqLineOpCode } from "../../domain/abi/IrqLineWord.ts"
+import type { EndReason } from "../../domain/EndReason.ts"
+import { Errno } from "../../domain/Errno.ts"
+import type { Hypercall, HypercallOutcome } from "../../domain/Hypercall.ts"
+import type { HypervisorProfile } from "../../domain/HypervisorProfile.ts"
+import { ADDRESS_SPACE_END, INVALID_VM_ID, MAX_VCPUS, PAGE_BYTES, SLOT_BYTES } from "../../domain/Limits.ts"
+import { hypercallRefusal } from "../../domain/VcpuRegisters.ts"
+import * as VmState from "../../domain/VmState.ts"
+import type { HypercallBackend } from "../../services/HypercallBackend.ts"
+import type { GuestTime } from "../../services/Hypervisor.ts"
+import type { ServiceMemory, ServicePage } from "../../services/ServiceMemory.ts"
+import type { EngineOptions, VmEngine } from "./VmEngine.ts"
+
+const OK: HypercallOutcome = { result: 0 }
+const EPERM: HypercallOutcome = { result: -Errno.EPERM }
+const EINVAL: HypercallOutcome = { result: -Errno.EINVAL }
+
+interface ModelVm {
+  readonly id: number
+  readonly vcpus: number
+  readonly engine: VmEngine
+  readonly prepared: Set<number>
+  state: VmState.VmState
+  page: ServicePage | undefined
+  endHandlers: ReadonlyArray<(reason: EndReason) => void>
+  ended: EndReason | undefined
+}
+
+export interface ModelOptions {
+  readonly profile: HypervisorProfile
+  readonly memory: ServiceMemory["Service"]
+  /** VMs that can exist at once. */
+  readonly maxVms: number
+  /** vCPUs of a VM that is created with an empty affinity, which means all that its configuration has. */
+  readonly configuredVcpus: number
+  readonly makeEngine: (options: EngineOptions) => VmEngine
+}
+
+export class HypervisorModel implements HypercallBackend {
+  private readonly options: ModelOptions
+  private readonly vms = new Map<number, ModelVm>()
+
+  constructor(options: ModelOptions) {
+    this.options = options
+  }
+
+  readonly execute = (hypercall: Hypercall): Effect.Effect<HypercallOutcome> => {
+    switch (hypercall._tag) {
+      case "CreateVm":
+        return Effect.sync(() => this.createVm(hypercall.creation.cpuAffinity))
+      case "DestroyVm":
+        return this.withVm(hypercall.vmId, (vm) => this.destroyVm(vm))
+      case "StartVm":
+        return this.withVm(hypercall.vmId, (vm) => this.startVm(vm))
+      case "PauseVm":
+        return this.withVm(hypercall.vmId, (vm) => this.pauseVm(vm))
+      case "ResetVm":
+        return this.withVm(hypercall.vmId, (vm) => this.resetVm(vm))
+      case "SetVcpuRegs":
+        return this.withVm(hypercall.vmId, (vm) => Effect.succeed(this.setVcpuRegs(vm, hypercall)))
+      case "SetIoRequestBuffer":
+        return this.withVm(hypercall.vmId, (vm) => Effect.succeed(this.setIoRequestBuffer(vm, hypercall.page)))
+      case "NotifyRequestFinish":
+        return Effect.sync(() => ({ result: this.notifyFinish(hypercall.vmId, hypercall.vcpuId) }))
+      case "SetMemoryRegions":
+        return this.withVm(hypercall.vmId, (vm) => Effect.succeed(this.setMemoryRegions(vm, hypercall)))
+      case "SetIrqLine":
+        return this.withVm(hypercall.vmId, (vm) => Effect.succeed(this.setIrqLine(vm, hypercall)))
+    }
+  }
+
+  /** hcall_notify_ioreq_finish: wakes the vCPU even if its slot is not COMPLETE. */
+  readonly notifyFinish = (vmId: number, vcpu: number): number => {
+    const vm = this.vms.get(vmId)
+    if (vm === undefined) return -Errno.EINVAL
+    if (vm.page === undefined || vcpu >= vm.vcpus) return -Errno.EPERM
+    vm.engine.notify(vcpu)
+    return 0
+  }
+
+  /** Running a paused VM on; ACRN has no such hypercall. */
+  readonly resume = (vmId: number): Effect.Effect<number> =>
+    Effect.sync(() => {
+      const vm = this.vms.get(vmId)
+      if (vm === undefined) return -Errno.EINVAL
+      const next = VmState.target(vm.state, "Resume")
+      if (next === undefined) return -Errno.EPERM
+      vm.state = next
+      vm.engine.resume()
+      return 0
+    })
+
+  readonly setIrq = (vmId: number, line: number, high: boolean): void => {
+    this.vms.get(vmId)?.engine.setIrq(line, high)
+  }
+
+  readonly readRegisters = (vmId: number, vcpu: number) =>
+    Effect.sync(() => {
+      const vm = this.vms.get(vmId)
+      if (vm === undefined || vcpu >= vm.vcpus || vm.state._tag === "Running") return undefined
+      return vm.engine.getRegisters(vcpu)
+    })
+
+  readonly timeOf = (vmId: number): GuestTime | undefined => this.vms.get(vmId)?.engine.time
+
+  readonly onEnd = (vmId: number, handler: (reason: EndReason) => void): () => void => {
+    const vm = this.vms.get(vmId)
+    if (vm === undefined) return () => undefined
+    vm.endHandlers = [...vm.endHandlers, handler]
+    if (vm.ended !== undefined) handler(vm.ended)
+    return () => {
+      vm.endHandlers = vm.endHandlers.filter((other) => other !== handler)
+    }
+  }
+
+  /** Stops every VM that is left: the layer goes. */
+  readonly shutdown: Effect.Effect<void> = Effect.suspend(() =>
+    Effect.forEach([...this.vms.values()], (vm) => Effect.andThen(vm.engine.pause, vm.engine.destroy), {
+      discard: true
+    })
+  )
+
+  private withVm(
+    vmId: number,
+    f: (vm: ModelVm) => Effect.Effect<HypercallOutcome>
+  ): Effect.Effect<HypercallOutcome> {
+    return Effect.suspend(() => {
+      const vm = this.vms.get(vmId)
+      return vm === undefined ? Effect.succeed(EINVAL) : f(vm)
+    })
+  }
+
+  /** hcall_create_vm */
+  private createVm(cpuAffinity: bigint): HypercallOutcome {
+    const { configuredVcpus, makeEngine, maxVms, profile } = this.options
+    const vcpus = cpuAffinity === 0n ? configuredVcpus : countBits(cpuAffinity)
+    if (cpuAffinity >> BigInt(MAX_VCPUS) !== 0n || vcpus > profile.maxVcpus) return EPERM
+    const id = this.freeId(maxVms)
+    if (id === undefined) return { result: 0, created: { vmId: INVALID_VM_ID, vcpuNum: 0 } }
+    const onEnd = (reason: EndReason) => {
+      if (vm.ended !== undefined) return
+      vm.ended = reason
+      for (const handler of vm.endHandlers) handler(reason)
+    }
+    const vm: ModelVm = {
+      id,
+      vcpus,
+      engine: makeEngine({ vmId: id, vcpus, onEnd }),
+      prepared: new Set(),
+      state: VmState.created,
+      page: undefined,
+      endHandlers: [],
+      ended: undefined
+    }
+    this.vms.set(id, vm)
+    return { result: 0, created: { vmId: id, vcpuNum: vcpus } }
+  }
+
+  private freeId(maxVms: number): number | undefined {
+    // Id 0 is the Service VM's own.
+    for (let id = 1; id <= maxVms; id++) {
+      if (!this.vms.has(id)) return id
+    }
+    return undefined
+  }
+
+  /** hcall_destroy_vm: a Paused VM only. */
+  private destroyVm(vm: ModelVm): Effect.Effect<HypercallOutcome> {
+    const next = VmState.target(vm.state, "Destroy")
+    if (next === undefined) return Effect.succeed(EPERM)
+    vm.state = next
+    this.vms.delete(vm.id)
+    return Effect.as(vm.engine.destroy, OK)
+  }
+
+  /** hcall_start_vm: a Created VM whose I/O request page is set. */
+  private startVm(vm: ModelVm): Effect.Effect<HypercallOutcome> {
+    const next = VmState.target(vm.state, "Start")
+    if (next === undefined || vm.page === undefined) return Effect.succeed(EPERM)
+    vm.state = next
+    // ACRN starts vCPU 0 alone; starting those that were given registers is our declared deviation.
+    const started = this.options.profile.startsAllVcpus
+      ? [...new Set([0, ...vm.prepared])].toSorted((a, b) => a - b)
+      : [0]
+    vm.engine.start(started)
+    return Effect.succeed(OK)
+  }
+
+  /** hcall_pause_vm: any state; pausing a paused VM succeeds. */
+  private pauseVm(vm: ModelVm): Effect.Effect<HypercallOutcome> {
+    const wasRunning = vm.state._tag === "Running"
+    vm.state = VmState.target(vm.state, "Pause") ?? vm.state
+    return wasRunning ? Effect.as(vm.engine.pause, OK) : Effect.succeed(OK)
+  }
+
+  /** hcall_reset_vm: a Paused VM only; every slot is FREE after it, the page stays. */
+  private resetVm(vm: ModelVm): Effect.Effect<HypercallOutcome> {
+    const next = VmState.target(vm.state, "Reset")
+    if (next === undefined) return Effect.succeed(EPERM)
+    vm.state = next
+    vm.ended = undefined
+    vm.prepared.clear()
+    vm.engine.reset()
+    if (vm.page !== undefined) freeAllSlots(vm.page)
+    return Effect.succeed(OK)
+  }
+
+  /** hcall_set_vcpu_regs: not a Running VM; CR0 and CR4 must be legal. */
+  private setVcpuRegs(vm: ModelVm, call: Extract<Hypercall, { readonly _tag: "SetVcpuRegs" }>): HypercallOutcome {
+    if (vm.state._tag === "Running" || call.vcpuId >= vm.vcpus) return EPERM
+    if (hypercallRefusal(call.registers) !== undefined) return EPERM
+    const result = vm.engine.setRegisters(call.vcpuId, call.registers)
+    if (result === 0) vm.prepared.add(call.vcpuId)
+    return { result }
+  }
+
+  /** hcall_set_ioreq_buffer: a Created VM; a bad address takes the old page away. */
+  private setIoRequestBuffer(vm: ModelVm, address: bigint): HypercallOutcome {
+    if (vm.state._tag !== "Created") return EPERM
+    const page = address < BigInt(ADDRESS_SPACE_END)
+      ? Result.getOrElse(this.options.memory.page(Number(address)), () => undefined)
+      : undefined
+    vm.page = page
+    if (page !== undefined) freeAllSlots(page)
+    vm.engine.setRequestPage(page)
+    return page === undefined ? EPERM : OK
+  }
+
+  /** hcall_set_vm_memory_regions: in order, up to the first refusal; only sizes are checked for alignment. */
+  private setMemoryRegions(
+    vm: ModelVm,
+    { operations }: Extract<Hypercall, { readonly _tag: "SetMemoryRegions" }>
+  ): HypercallOutcome {
+    if (operations.length === 0) return EPERM
+    for (const operation of operations) {
+      if (operation.size % BigInt(PAGE_BYTES) !== 0n) return EINVAL
+      const result = vm.engine.applyMemory(operation)
+      if (result < 0) return { result }
+    }
+    return OK
+  }
+
+  /** hcall_set_irqline */
+  private setIrqLine(vm: ModelVm, call: Extract<Hypercall, { readonly _tag: "SetIrqLine" }>): HypercallOutcome {
+    if (call.gsi >= IRQ_LINES) return EINVAL
+    switch (call.op) {
+      case IrqLineOpCode.High:
+        vm.engine.setIrq(call.gsi, true)
+        return OK
+      case IrqLineOpCode.Low:
+        vm.engine.setIrq(call.gsi, false)
+        return OK
+      case IrqLineOpCode.RisingPulse:
+        vm.engine.setIrq(call.gsi, true)
+        vm.engine.setIrq(call.gsi, false)
+        return OK
+      case IrqLineOpCode.FallingPulse:
+        vm.engine.setIrq(call.gsi, false)
+        vm.engine.setIrq(call.gsi, true)
+        return OK
+      default:
+        return EINVAL
+    }
+  }
+}
+
+/** Lines of the PC's pair of interrupt controllers. */
+export const IRQ_LINES = 16
+
+const freeAllSlots = (page: ServicePage): void => {
+  for (let slot = 0; slot < MAX_VCPUS; slot++) page.store32(slot * SLOT_BYTES + SLOT_STATE_OFFSET, SlotStateCode.Free)
+}
+
+const countBits = (bits: bigint): number => {
+  let count = 0
+  for (let rest = bits; rest !== 0n; rest >>= 1n) count += Number(rest & 1n)
+  return count
+}
