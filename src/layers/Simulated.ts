@@ -8,7 +8,7 @@
  *
  * @since 0.1.0
  */
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
@@ -17,12 +17,11 @@ import type * as Scope from "effect/Scope"
 import type { HypervisorProfile } from "../domain/HypervisorProfile.ts"
 import { MAX_VCPUS, PAGE_BYTES } from "../domain/Limits.ts"
 import { AddressSpace, makeServiceMemory, type SharedBacking, sharedBacking } from "../services/AddressSpace.ts"
-import { makeGate } from "../services/HypercallBackend.ts"
-import { HypercallGate } from "../services/HypercallGate.ts"
-import { GuestEnds, GuestTimes, type Hypervisor, IrqLines, Resume, VcpuState } from "../services/Hypervisor.ts"
-import { ServiceMemory, ServiceMemoryError } from "../services/ServiceMemory.ts"
+import type { Hypervisor } from "../services/Hypervisor.ts"
+import { ServiceMemoryError } from "../services/ServiceMemory.ts"
 import * as Upcalls from "../services/Upcalls.ts"
-import { HypervisorModel, IRQ_LINES } from "./model/HypervisorModel.ts"
+import { HypervisorModel } from "./model/HypervisorModel.ts"
+import { DEFAULT_EPOCH_MS, type ModelCapabilities, provide } from "./model/provide.ts"
 import { Engine } from "./simulated/Engine.ts"
 import type { PageSource } from "./simulated/GuestPages.ts"
 
@@ -53,9 +52,7 @@ export interface SimulatedOptions {
  * @category models
  * @since 0.1.0
  */
-export type Capabilities = IrqLines | Resume | VcpuState
-
-const DEFAULT_EPOCH_MS = 1_767_225_600_000
+export type Capabilities = ModelCapabilities
 
 const profileOf = (options: SimulatedOptions): HypervisorProfile => ({
   name: "simulated",
@@ -116,16 +113,7 @@ const makeContext = (options: SimulatedOptions): Effect.Effect<
       makeEngine: (engine) => new Engine(engine, simulation, pages, upcalls.raise, hostScheduler, launch)
     })
     yield* Effect.addFinalizer(() => model.shutdown)
-    return Context.empty().pipe(
-      Context.add(HypercallGate, makeGate(profile, memory, model)),
-      Context.add(ServiceMemory, memory),
-      Context.add(Upcalls.Upcalls, upcalls.service),
-      Context.add(IrqLines, IrqLines.of({ set: model.setIrq, count: IRQ_LINES })),
-      Context.add(Resume, Resume.of({ resume: model.resume })),
-      Context.add(VcpuState, VcpuState.of({ read: model.readRegisters })),
-      Context.add(GuestTimes, { of: model.timeOf }),
-      Context.add(GuestEnds, { register: model.onEnd })
-    )
+    return provide(profile, memory, upcalls.service, model)
   })
 
 /**

@@ -13,7 +13,8 @@ export interface VmEngine {
   readonly time: GuestTime
   readonly setRequestPage: (page: ServicePage | undefined) => void
   readonly setRegisters: (vcpu: number, registers: Regs) => number
-  readonly getRegisters: (vcpu: number) => Regs
+  /** `undefined` while a vCPU stands inside an instruction, which has no register values. */
+  readonly getRegisters: (vcpu: number) => Regs | undefined
   /** Applies one memory operation whose size is page-aligned. */
   readonly applyMemory: (operation: MemoryRegionOp) => number
   /** Begins to run these vCPUs; returns before they ran. */

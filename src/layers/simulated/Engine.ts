@@ -17,6 +17,8 @@ import { ADDRESS_SPACE_END, PAGE_BYTES } from "../../domain/Limits.ts"
 import { GuestTimeline } from "../../services/GuestTimeline.ts"
 import type { ServicePage } from "../../services/ServiceMemory.ts"
 import type { UpcallHandler } from "../../services/Upcalls.ts"
+import { Doorbell } from "../model/Doorbell.ts"
+import { seededRandom } from "../model/seededRandom.ts"
 import { SlotWriter } from "../model/SlotWriter.ts"
 import type { EngineOptions, VmEngine } from "../model/VmEngine.ts"
 import { GuestPages, type PageSource } from "./GuestPages.ts"
@@ -51,12 +53,12 @@ export class Engine implements VmEngine {
   private readonly options: SimulationOptions
   private readonly pages: GuestPages
   private readonly pic = new Pic8259()
+  private readonly doorbell = new Doorbell()
   private readonly cores: Array<Core>
   private readonly launch: (loop: Effect.Effect<void>) => Fiber.Fiber<void>
-  private random: number
+  private readonly random: () => number
   private fiber: Fiber.Fiber<void> | undefined
   private isOver = false
-  private wakeUp: (() => void) | undefined
   private turnStart = 0
   private active: Interpreter | undefined
 
@@ -72,9 +74,9 @@ export class Engine implements VmEngine {
     this.onEnd = onEnd
     this.options = options
     this.launch = launch
-    this.random = options.seed | 1
+    this.random = seededRandom(options.seed)
     this.time = new GuestTimeline(options.epochMs, hostScheduler)
-    this.time.onEarlierTimer = () => this.wake()
+    this.time.onEarlierTimer = () => this.doorbell.ring()
     this.pages = new GuestPages(source)
     this.cores = Array.from({ length: vcpus }, (_, id) => {
       const vcpu = new Vcpu(id, this.pages, new SlotWriter(vmId, id, raise, options.isPolling))
@@ -151,12 +153,12 @@ export class Engine implements VmEngine {
     const requests = this.cores[vcpu]!.vcpu.requests
     if (!requests.isWaiting) return
     requests.isNotified = true
-    this.wake()
+    this.doorbell.ring()
   }
 
   setIrq(line: number, high: boolean): void {
     this.pic.setLine(line, high)
-    if (high) this.wake()
+    if (high) this.doorbell.ring()
   }
 
   private run(): void {
@@ -165,24 +167,10 @@ export class Engine implements VmEngine {
     this.fiber = this.launch(Effect.andThen(Effect.yieldNow, this.loop))
   }
 
-  private wake(): void {
-    const wakeUp = this.wakeUp
-    if (wakeUp === undefined) return
-    this.wakeUp = undefined
-    wakeUp()
-  }
-
-  private readonly parked: Effect.Effect<void> = Effect.callback<void>((resume) => {
-    this.wakeUp = () => resume(Effect.void)
-    return Effect.sync(() => {
-      this.wakeUp = undefined
-    })
-  })
-
   private readonly loop: Effect.Effect<void> = Effect.suspend(() => {
     const turn = this.turn()
     if (turn === "Over") return Effect.void
-    return Effect.flatMap(turn === "Parked" ? this.parked : Effect.yieldNow, () => this.loop)
+    return Effect.flatMap(turn === "Parked" ? this.doorbell.wait : Effect.yieldNow, () => this.loop)
   })
 
   /** Runs for about a millisecond of the host. */
@@ -209,7 +197,7 @@ export class Engine implements VmEngine {
     let sum = 0
     for (const core of this.cores) {
       if (!this.canRun(core)) continue
-      const quantum = this.vcpus === 1 ? budget : 1 + this.nextRandom() % QUANTUM_OF_MANY
+      const quantum = this.vcpus === 1 ? budget : 1 + (this.random() >>> 0) % QUANTUM_OF_MANY
       sum += this.runCore(core, Math.min(quantum, this.instructionsToNextTimer()))
       if (this.isOver) return sum
     }
@@ -280,16 +268,6 @@ export class Engine implements VmEngine {
   private end(reason: EndReason): void {
     this.isOver = true
     this.onEnd(reason)
-  }
-
-  private nextRandom(): number {
-    // xorshift32: a full period and good enough for choosing an order.
-    let x = this.random
-    x ^= x << 13
-    x ^= x >>> 17
-    x ^= x << 5
-    this.random = x
-    return x >>> 0
   }
 }
 
