@@ -306,6 +306,17 @@ export const flat32 = (options: Flat32Options): VcpuRegisters => {
 }
 
 /**
+ * The processor mode in which a vCPU with these registers starts.
+ *
+ * @category values
+ * @since 0.1.0
+ */
+export const modeOf = (registers: VcpuRegisters): "Real" | "Protected32" | "Long64" => {
+  if ((registers.cr0 & Cr0.ProtectionEnable) === 0n) return "Real"
+  return (registers.ia32Efer & Efer.LongModeActive) === 0n ? "Protected32" : "Long64"
+}
+
+/**
  * Why registers were refused. `bits` are the bits that must be clear and are not.
  *
  * @category errors

@@ -63,6 +63,7 @@ export interface ClientCount {
 /**
  * - `Overlap`: another range owns an address of the one asked for; both owners are named, nothing was changed.
  * - `NoSuchRange`: the client does not own the range it wants to give back or move.
+ * - `BadRange`: the range is none: out of its space, or its end lies before its start.
  * - `DefaultTaken`: the VM has a default client already.
  * - `DrainTimeout`: a client held a request for longer than the deadline.
  *
@@ -77,6 +78,7 @@ export const IoDispatcherErrorReason = Schema.TaggedUnion({
     owned: IoRange.IoRange
   },
   NoSuchRange: { client: Schema.String, range: IoRange.IoRange },
+  BadRange: { client: Schema.String, problem: Schema.String },
   DefaultTaken: { client: Schema.String, owner: Schema.String },
   DrainTimeout: { clients: Schema.Array(Schema.String), deadlineMs: Schema.Number }
 })
@@ -105,6 +107,9 @@ export class IoDispatcherError
       case "NoSuchRange":
         return `client "${reason.client}" does not own ${IoRange.format(reason.range)}; ` +
           "name a range exactly as it was registered"
+      case "BadRange":
+        return `client "${reason.client}" asked for a range that is none: ${reason.problem}; ` +
+          "make ranges with IoRange.ports, mmio or pciFunction"
       case "DefaultTaken":
         return `client "${reason.client}" cannot be the default client: "${reason.owner}" is; ` +
           "a VM has one default client, close its scope first"

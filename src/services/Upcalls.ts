@@ -47,6 +47,11 @@ export class Upcalls extends Context.Service<Upcalls, {
   readonly stream: Stream.Stream<UpcallHint | undefined>
 }>()("upcall/services/Upcalls") {}
 
+// Handlers that come or go while these are called do not disturb the round.
+const callAll = (handlers: ReadonlyArray<UpcallHandler>, hint: UpcallHint | undefined): void => {
+  for (let i = 0; i < handlers.length; i++) handlers[i]!(hint)
+}
+
 /**
  * The hypervisor's end of the line, for writers of layers: `raise` is what the hypervisor calls, `service` what it
  * provides.
@@ -66,10 +71,10 @@ export const make = (): { readonly raise: UpcallHandler; readonly service: Upcal
     }
     inside = true
     try {
-      for (let i = 0; i < handlers.length; i++) handlers[i]!(hint)
+      callAll(handlers, hint)
       while (again) {
         again = false
-        for (let i = 0; i < handlers.length; i++) handlers[i]!(undefined)
+        callAll(handlers, undefined)
       }
     } finally {
       inside = false

@@ -53,10 +53,12 @@ export class GuestPages {
   }
 
   unmap(guestAddress: number, bytes: number): void {
-    for (let offset = 0; offset < bytes; offset += PAGE_BYTES) {
-      const page = (guestAddress + offset) / PAGE_BYTES
-      const table = this.tables.get(Math.floor(page / PAGES_PER_TABLE))
-      if (table !== undefined) table[page % PAGES_PER_TABLE] = 0
+    const first = guestAddress / PAGE_BYTES
+    const end = (guestAddress + bytes) / PAGE_BYTES
+    // Over the tables that exist, not over the range: a guest's range may be as large as its address space.
+    for (const [key, table] of this.tables) {
+      const start = key * PAGES_PER_TABLE
+      table.fill(0, Math.max(0, first - start), Math.max(0, Math.min(PAGES_PER_TABLE, end - start)))
     }
   }
 

@@ -59,6 +59,8 @@ export class Vcpu {
   private initial: Regs = VcpuRegisters.zero
   private answers: Array<number> = []
   private answersUsed = 0
+  /** The request that is out belongs to an instruction that will not be executed again. */
+  private isAnswerUnwanted = false
 
   constructor(id: number, pages: GuestPages, requests: SlotWriter) {
     this.id = id
@@ -95,12 +97,13 @@ export class Vcpu {
     this.isHalted = false
     this.isShadowed = false
     this.clearAnswers()
+    this.isAnswerUnwanted = this.requests.isWaiting
   }
 
   /** Back to the registers that were set last, with nothing in flight. */
   reset(): void {
-    this.setRegisters(this.initial)
     this.requests.abandon()
+    this.setRegisters(this.initial)
   }
 
   getRegisters(): Regs {
@@ -251,7 +254,9 @@ export class Vcpu {
   /** Takes the answer that a waiting instruction got; false while there is none. */
   takeAnswer(): boolean {
     if (!this.requests.isAnswered()) return false
-    this.answers.push(this.requests.take())
+    const answer = this.requests.take()
+    if (!this.isAnswerUnwanted) this.answers.push(answer)
+    this.isAnswerUnwanted = false
     return true
   }
 

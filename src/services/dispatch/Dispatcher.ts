@@ -203,7 +203,7 @@ export class Dispatcher {
   }
 
   /** Completes everything with all-ones and ends the fibers: a VM that is closed, or reset. */
-  readonly abandonAll: Effect.Effect<void> = Effect.suspend(() => Fiber.interruptAll(this.abandon(undefined)))
+  readonly abandonAll: Effect.Effect<void> = Effect.suspend(() => interruptOthers(this.abandon(undefined)))
 
   /** After the hypervisor cleared the slots: nothing of the old life completes in the new one. */
   readonly forgetAll: Effect.Effect<void> = Effect.suspend(() => {
@@ -212,7 +212,7 @@ export class Dispatcher {
     const fibers = this.inFlight.flatMap((held) => held === undefined ? [] : [held.fiber])
     this.inFlight.fill(undefined)
     if (this.waiters.length > 0) this.wake()
-    return Fiber.interruptAll(fibers)
+    return interruptOthers(fibers)
   })
 
   private readonly enlist = <E, R>(options: Omit<IoClientOptions<E, R>, "ranges">) =>
@@ -236,7 +236,7 @@ export class Dispatcher {
       this.routes.removeOwner(client)
       this.clients.splice(this.clients.indexOf(client), 1)
       if (this.defaultClient === client) this.defaultClient = undefined
-      return Fiber.interruptAll(this.abandon(client))
+      return interruptOthers(this.abandon(client))
     })
 
   readonly register = <E, R>(options: IoClientOptions<E, R>) =>
@@ -386,6 +386,10 @@ export class Dispatcher {
     proceed: this.proceed
   })
 }
+
+/** A handler may close its own client or VM: it cannot wait for itself to end. */
+const interruptOthers = (fibers: ReadonlyArray<Fiber.Fiber<unknown, unknown>>): Effect.Effect<void> =>
+  Effect.withFiber((self) => Fiber.interruptAll(fibers.filter((fiber) => fiber.id !== self.id)))
 
 /** Stands in for a client's name where there is none. */
 export const NOBODY = "(nobody)"

@@ -1,6 +1,8 @@
 /**
  * Which client owns which range of which space. Changes are checked wholly before anything is changed.
  */
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
 import * as IoRange from "../../domain/IoRange.ts"
 import type { IoRequest } from "../../domain/IoRequest.ts"
 import { MmioMap, PciMap, PortMap } from "../../domain/RangeMaps.ts"
@@ -13,6 +15,9 @@ interface Route {
 }
 
 const NEAREST = 2
+
+// Ranges come from programs, not all of them type-checked; a table filled from a bad one would be hard to repair.
+const checkRange = Schema.decodeUnknownResult(IoRange.IoRange)
 
 const sameRange = (a: IoRange.IoRange, b: IoRange.IoRange): boolean => IoRange.format(a) === IoRange.format(b)
 
@@ -39,6 +44,10 @@ export class Routes {
   addAll(owner: Client, ranges: ReadonlyArray<IoRange.IoRange>): IoDispatcherErrorReason | undefined {
     const wanted: Array<Route> = []
     for (const range of ranges) {
+      const checked = checkRange(range)
+      if (Result.isFailure(checked)) {
+        return { _tag: "BadRange", client: owner.name, problem: checked.failure.message }
+      }
       const taken = [...this.routes, ...wanted].find((route) => IoRange.overlaps(route.range, range))
       if (taken !== undefined) {
         return { _tag: "Overlap", client: owner.name, range, owner: taken.owner.name, owned: taken.range }

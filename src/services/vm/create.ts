@@ -48,19 +48,13 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
     else for (const dispatcher of dispatchers.values()) dispatcher.serve(undefined)
   })
 
-  const create = Effect.fnUntraced(function*(options: VmOptions) {
-    const vcpus = options.vcpus ?? 1
-    const name = options.name ?? `vm${created}`
-    const problem = checkOptions(gate.profile, { vcpus, memoryBytes: options.memoryBytes })
-    if (problem !== undefined) return yield* refuse(problem)
-    created++
+  const build = Effect.fnUntraced(function*(options: Required<VmOptions>, root: Scope.Scope) {
+    const { memoryBytes, name, vcpus } = options
     const core = new VmCore(name)
-
     // Scopes close in reverse: VM first, then its devices, then its memory.
-    const owner = yield* Effect.scope
-    const memoryScope = yield* Scope.fork(owner)
-    const deviceScope = yield* Scope.fork(owner)
-    const vmScope = yield* Scope.fork(owner)
+    const memoryScope = yield* Scope.fork(root)
+    const deviceScope = yield* Scope.fork(root)
+    const vmScope = yield* Scope.fork(root)
 
     const page = yield* memory.allocate({ bytes: PAGE_BYTES, purpose: { _tag: "IoRequestPage" } }).pipe(
       Scope.provide(memoryScope),
@@ -102,29 +96,23 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
     ).pipe(Scope.provide(vmScope))
 
     const vmMemory = makeMemory({ hypercalls, memory, memoryScope, name, profile: gate.profile, vmId })
-    yield* vmMemory.map({ guestAddress: 0, bytes: options.memoryBytes })
+    yield* vmMemory.map({ guestAddress: 0, bytes: memoryBytes })
 
-    const end = (reason: EndReason) => Deferred.doneUnsafe(core.ended, Exit.succeed(reason))
-    const forgetEnd = guestEnds.register(vmId, end)
-    yield* Scope.addFinalizer(vmScope, Effect.sync(forgetEnd))
+    const end = (reason: EndReason): void => {
+      Deferred.doneUnsafe(core.ended, Exit.succeed(reason))
+    }
+    yield* Scope.addFinalizer(vmScope, Effect.sync(guestEnds.register(vmId, end)))
 
     const resets = new Set<Effect.Effect<void>>()
-    const time = guestTime ?? hostTime
-    const io = dispatcher.service
     const machine = Machine.of({
       vmId,
       name,
       vcpus,
-      memoryBytes: options.memoryBytes,
-      io,
+      memoryBytes,
+      io: dispatcher.service,
       memory: GuestMemory.fromMap(vmMemory.guestMap, memory),
-      time,
-      fork: <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-        Effect.forkScoped(effect, { startImmediately: true }).pipe(
-          Effect.updateContext((context: Context.Context<R | Scope.Scope>) =>
-            context.pipe(Context.add(Clock.Clock, time.clock), Context.add(Scheduler.Scheduler, time.scheduler))
-          )
-        ),
+      time: guestTime ?? hostTime,
+      fork: forkIn(guestTime ?? hostTime),
       onReset: (effect) =>
         Effect.acquireRelease(
           Effect.sync(() => {
@@ -132,7 +120,7 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
           }),
           () => Effect.sync(() => resets.delete(effect))
         ),
-      end: (reason) => Effect.sync(() => void end(reason))
+      end: (reason) => Effect.sync(() => end(reason))
     })
     return makeHandles({
       core,
@@ -146,5 +134,24 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
     })
   })
 
-  return create
+  return Effect.fnUntraced(function*(wanted: VmOptions) {
+    const options = { name: wanted.name ?? `vm${created}`, vcpus: wanted.vcpus ?? 1, memoryBytes: wanted.memoryBytes }
+    const problem = checkOptions(gate.profile, options)
+    if (problem !== undefined) return yield* refuse(problem)
+    created++
+    // A VM that could not be made wholly is unmade at once, not when its owner's scope closes.
+    const root = yield* Scope.fork(yield* Effect.scope)
+    return yield* Effect.onExit(
+      build(options, root),
+      (exit) => Exit.isFailure(exit) ? Scope.close(root, exit) : Effect.void
+    )
+  })
 })
+
+/** Forks in guest time: what the fiber sleeps is the guest's time, what it yields to is the guest's scheduler. */
+const forkIn = (time: GuestTime) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.forkScoped(effect, { startImmediately: true }).pipe(
+    Effect.updateContext((context: Context.Context<R | Scope.Scope>) =>
+      context.pipe(Context.add(Clock.Clock, time.clock), Context.add(Scheduler.Scheduler, time.scheduler))
+    )
+  )

@@ -17,6 +17,7 @@ import * as IoRequestBuffer from "../IoRequestBuffer.ts"
 import { Machine } from "../Machine.ts"
 import { VirtualMachineError } from "../VirtualMachineError.ts"
 import type { CreatedVm, PausedVm, RunningVm, StoppedVm, Vm } from "../Vm.ts"
+import { beyond } from "./capability.ts"
 import type { VmMemory } from "./memory.ts"
 import { refuse, type VmCore } from "./VmCore.ts"
 
@@ -72,7 +73,7 @@ export const makeHandles = (parts: Parts): CreatedVm => {
           _tag: "Refused",
           vm: core.name,
           step: `read the registers of vCPU ${vcpu}`,
-          problem: "they can be read while the VM is not running; pause it first"
+          problem: "they can be read while the VM is paused and the vCPU does not wait inside an instruction"
         })
       })
   }
@@ -83,6 +84,10 @@ export const makeHandles = (parts: Parts): CreatedVm => {
       const checked = VcpuRegisters.check(registers)
       if (Result.isFailure(checked)) {
         return yield* refuse({ _tag: "BadRegisters", vcpu, problem: checked.failure.message })
+      }
+      const mode = VcpuRegisters.modeOf(registers)
+      if (!gate.profile.modes.includes(mode)) {
+        return yield* refuse(beyond(gate.profile, "a vCPU start in mode", mode, gate.profile.modes.join(" or ")))
       }
       yield* hypercalls.setVcpuRegs(vmId, vcpu, checked.success).pipe(
         Effect.mapError(refusedAt(`set the registers of vCPU ${vcpu}`))
