@@ -38,6 +38,8 @@ const NANOS_PER_MILLI = 1_000_000
 // How far guest time may run ahead in one turn of the host while a handler lets the CPU wait.
 const SKIPS_PER_TURN = 64
 const COPY_BYTES = 1 << 20
+// About two milliseconds of the host. Counted, not timed, so that slices of a virtual-time guest end where they always do.
+const ACCESSES_PER_SLICE = 4096
 
 export interface EmulationOptions {
   readonly clock: "Virtual" | "Real"
@@ -81,6 +83,7 @@ export class Engine implements VmEngine {
   private fiber: Fiber.Fiber<void> | undefined
   private suspended: Suspended | undefined
   private slice: "None" | "Running" | Cpu.SliceEnd | { readonly _tag: "Failed"; readonly cause: unknown } = "None"
+  private accesses = 0
   private isOver = false
   private isPausing = false
 
@@ -284,6 +287,7 @@ export class Engine implements VmEngine {
 
   private beginSlice(): void {
     this.slice = "Running"
+    this.accesses = 0
     const cpu = this.cpu!
     const settle = (end: Exclude<Engine["slice"], "None" | "Running">) => {
       // A slice of a CPU that was replaced meanwhile is nobody's business any more.
@@ -355,6 +359,7 @@ export class Engine implements VmEngine {
 
   private access(type: number, direction: number, address: number, size: number, value: number) {
     this.time.advanceTo(this.source.nowNs())
+    if (++this.accesses === ACCESSES_PER_SLICE) this.cpu?.requestStop()
     if (this.requests.submit(type, direction, address, size, value)) return narrow(this.requests.take(), size)
     // What the handler left to the guest's own scheduler needs no turn of the host.
     this.time.drain()
