@@ -64,14 +64,18 @@ export const IoRange = Schema.Union([PortRange, MmioRange, PciFunctionRange, Pci
  */
 export type IoRange = typeof IoRange.Type
 
+// Not `make`: its exception does not say what was wrong.
+const portRange = Schema.decodeUnknownSync(PortRange)
+const mmioRange = Schema.decodeUnknownSync(MmioRange)
+const pciFunctionRange = Schema.decodeUnknownSync(PciFunctionRange)
+
 /**
  * Ports `start` to `end`, both inclusive; throws a `SchemaError` when they are not ports or out of order.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const ports = (start: number, end: number): IoRange =>
-  PortRange.make({ start: Port.make(start), end: Port.make(end) })
+export const ports = (start: number, end: number): IoRange => portRange({ _tag: "Port", start, end })
 
 /**
  * Guest physical addresses `start` to `end`, both inclusive; throws a `SchemaError` when they are not addresses or
@@ -80,17 +84,16 @@ export const ports = (start: number, end: number): IoRange =>
  * @category constructors
  * @since 0.1.0
  */
-export const mmio = (start: number, end: number): IoRange =>
-  MmioRange.make({ start: GuestAddress.make(start), end: GuestAddress.make(end) })
+export const mmio = (start: number, end: number): IoRange => mmioRange({ _tag: "Mmio", start, end })
 
 /**
- * One PCI function's configuration space.
+ * One PCI function's configuration space; throws a `SchemaError` when there is no such function.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const pciFunction = (bus: number, device: number, fn: number): IoRange =>
-  PciFunctionRange.make({ bus, device, function: fn })
+  pciFunctionRange({ _tag: "PciFunction", bus, device, function: fn })
 
 /**
  * All of PCI configuration space that nobody claims more narrowly.

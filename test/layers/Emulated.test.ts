@@ -24,6 +24,8 @@ const onEmulated =
     ) as Effect.Effect<A, E | Emulated.EmulatedError, Exclude<R, Provided>>
 
 const halt = [...Guest.cli, 0xf4]
+// mov edx, ecx; dec edx; mov eax, ecx; out dx, al; out dx, ax; out dx, eax; in al, dx; in eax, dx; dec ecx; jnz
+const everyWidthToPort = [0x89, 0xca, 0x4a, 0x89, 0xc8, 0xee, 0x66, 0xef, 0xef, 0xec, 0xed, 0x49, 0x75, 0xf2]
 const RESULT = 0x8000
 const MMIO = 0xe000_0000
 
@@ -44,7 +46,9 @@ const runHello = Effect.gen(function*() {
       }
     }
   }))
-  yield* vm.io.observe({ onComplete: (client, request, value) => trace.push(`${client} ${brief(request)} ${value}`) })
+  yield* vm.io.observe({
+    onComplete: (client, request, value) => trace.push(`${client} ${brief(request)} ${String(value)}`)
+  })
   yield* vm.attach(vm.machine.fork(Effect.andThen(Deferred.await(asked), pc.uart.send("u"))))
   yield* vm.load(yield* FlatBinary.plan({ bytes: hello, address: 0x1000, memoryBytes: vm.memoryBytes }))
   const reason = yield* runToEnd(vm)
@@ -216,7 +220,7 @@ describe("Emulated", () => {
       // EDX counts down through all ports; OUT of each width to each.
       const body = Uint8Array.from([
         ...Guest.mov(Guest.Reg.ecx, 0x1_0000),
-        ...[0x89, 0xca, 0x4a, 0x89, 0xc8, 0xee, 0x66, 0xef, 0xef, 0xec, 0xed, 0x49, 0x75, 0xf2],
+        ...everyWidthToPort,
         ...halt
       ])
       const vm = yield* boot(body)

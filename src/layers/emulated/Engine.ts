@@ -372,7 +372,11 @@ export class Engine implements VmEngine {
 
   private fail(cause: unknown): void {
     if (cause instanceof CpuError && cause.reason._tag === "Shutdown") {
-      return this.end({ _tag: "Shutdown", vcpu: VcpuId.make(0), cause: cause.reason.cause })
+      return this.end({
+        _tag: "Shutdown",
+        vcpu: VcpuId.make(0),
+        cause: `a triple fault, or what this CPU does not go on from (${cause.reason.cause})`
+      })
     }
     this.end({ _tag: "Fault", message: cause instanceof Error ? cause.message : String(cause) })
   }

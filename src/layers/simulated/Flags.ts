@@ -91,12 +91,14 @@ export class Flags {
         const turn = by % bits
         const rotated = turn === 0 ? unsigned : unsigned << turn | unsigned >>> (bits - turn)
         this.carry = rotated & 1
+        this.overflow = (rotated & signBit(size) ? 1 : 0) ^ this.carry
         return rotated
       }
       case 1: {
         const turn = by % bits
         const rotated = turn === 0 ? unsigned : unsigned >>> turn | unsigned << (bits - turn)
         this.carry = rotated & signBit(size) ? 1 : 0
+        this.overflow = this.carry ^ (rotated & signBit(size) >>> 1 ? 1 : 0)
         return rotated
       }
       case 4:
