@@ -99,13 +99,14 @@ export class GuestTimeline {
   /** Moves time on to `ns`, firing what is due on the way, each timer at its own time. Time never goes back. */
   advanceTo(ns: number): void {
     this.drain()
-    while (this.nextDeadline <= ns) {
+    for (let at = this.nextDeadline; at <= ns && at !== Infinity; at = this.nextDeadline) {
       const timer = this.timers.shift()!
-      this.nowNs = Math.max(this.nowNs, timer.at)
+      this.nowNs = Math.max(this.nowNs, at)
       timer.fire()
       this.drain()
     }
-    this.nowNs = Math.max(this.nowNs, ns)
+    // Time that is asked to run out stops at the last timer: there is no later moment to be at.
+    if (ns !== Infinity) this.nowNs = Math.max(this.nowNs, ns)
   }
 
   private setTimer(delayNs: number, fire: () => void): Timer {

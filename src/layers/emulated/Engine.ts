@@ -38,6 +38,8 @@ const NANOS_PER_MILLI = 1_000_000
 // How far guest time may run ahead in one turn of the host while a handler lets the CPU wait.
 const SKIPS_PER_TURN = 64
 const COPY_BYTES = 1 << 20
+// The host's timers are a millisecond coarse: shorter waits than this are worth spinning for, longer ones are not.
+const SPIN_MS = 0.2
 // About two milliseconds of the host. Counted, not timed, so that slices of a virtual-time guest end where they always do.
 const ACCESSES_PER_SLICE = 4096
 
@@ -324,9 +326,9 @@ export class Engine implements VmEngine {
     const waitMs = (deadline - this.source.nowNs()) / NANOS_PER_MILLI
     const wait = waitMs <= 0
       ? Effect.void
-      : waitMs < 1
+      : waitMs < SPIN_MS
       ? Effect.yieldNow
-      : Effect.raceFirst(this.doorbell.wait, Effect.sleep(waitMs))
+      : Effect.raceFirst(this.doorbell.wait, Effect.sleep(Math.max(1, waitMs)))
     return Effect.andThen(wait, Effect.sync(() => this.time.advanceTo(this.source.nowNs())))
   }
 
