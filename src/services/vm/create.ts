@@ -40,6 +40,7 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
   const guestEnds = yield* GuestEnds
   const hypercalls = yield* Hypercalls.make
   const hostTime: GuestTime = { clock: yield* Clock.Clock, scheduler: yield* Scheduler.Scheduler }
+  const host = hostTime.scheduler.makeDispatcher()
   const dispatchers = new Map<number, Dispatcher>()
   let created = 0
 
@@ -98,8 +99,10 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
     const vmMemory = makeMemory({ hypercalls, memory, memoryScope, name, profile: gate.profile, vmId })
     yield* vmMemory.map({ guestAddress: 0, bytes: memoryBytes })
 
+    // In a turn of its own: whoever waits may close the VM, and must not do so inside the handler that told.
     const end = (reason: EndReason): void => {
-      Deferred.doneUnsafe(core.ended, Exit.succeed(reason))
+      const ended = core.ended
+      host.scheduleTask(() => Deferred.doneUnsafe(ended, Exit.succeed(reason)), 0)
     }
     yield* Scope.addFinalizer(vmScope, Effect.sync(guestEnds.register(vmId, end)))
 
