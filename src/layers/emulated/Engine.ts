@@ -377,7 +377,7 @@ export class Engine implements VmEngine {
       return this.end({
         _tag: "Shutdown",
         vcpu: VcpuId.make(0),
-        cause: `a triple fault, or what this CPU does not go on from (${cause.reason.cause})`
+        cause: `a triple fault, or what this CPU does not go on from (${cause.reason.cause.replaceAll("\n", " ")})`
       })
     }
     this.end({ _tag: "Fault", message: cause instanceof Error ? cause.message : String(cause) })
