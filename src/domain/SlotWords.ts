@@ -146,3 +146,16 @@ export const highWord = (value: IoValue, size: number): number => {
   if (typeof value === "bigint") return Number(BigInt.asUintN(32, value >> 32n))
   return 0xffff_ffff
 }
+
+/**
+ * What the guest reads when a handler answered `value`: a bigint for MMIO, a number for the other spaces, cut to the
+ * access; `undefined` for a write.
+ *
+ * @category encoding
+ * @since 0.1.0
+ */
+export const guestReads = (request: IoRequest, value: IoValue): number | bigint | undefined => {
+  if ("value" in request) return undefined
+  const low = lowWord(value, request.size)
+  return request._tag === "MmioRead" ? BigInt(highWord(value, request.size)) << 32n | BigInt(low) : low
+}

@@ -30,17 +30,18 @@ export interface Backing {
  * @since 0.1.0
  */
 export interface SharedBacking extends Backing {
-  readonly raw: Uint8Array<SharedArrayBuffer>
+  readonly raw: Uint8Array
 }
 
 /**
- * Zero-filled shared memory of `bytes` bytes, a multiple of 4096.
+ * Zero-filled memory of `bytes` bytes, a multiple of 4096, to be shared between threads. Where threads cannot share
+ * memory (a web page that is not cross-origin isolated) it is this thread's alone, and everything else is the same.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const sharedBacking = (bytes: number): SharedBacking => {
-  const buffer = new SharedArrayBuffer(bytes)
+  const buffer = typeof SharedArrayBuffer === "undefined" ? new ArrayBuffer(bytes) : new SharedArrayBuffer(bytes)
   const raw = new Uint8Array(buffer)
   const words = new Int32Array(buffer)
   return {
@@ -61,7 +62,7 @@ const LAST_REQUEST_WORD = 26
  * @category constructors
  * @since 0.1.0
  */
-export const sharedPage = (words: Int32Array<SharedArrayBuffer>, base: number): ServicePage => {
+export const sharedPage = (words: Int32Array, base: number): ServicePage => {
   const firstWord = base / 4
   return {
     load32: (offset) => Atomics.load(words, firstWord + offset / 4),
@@ -122,7 +123,7 @@ export class AddressSpace {
       const region = this.regions[middle]!
       if (address < region.start) high = middle - 1
       else if (address >= region.end) low = middle + 1
-      else return address + bytes <= region.end ? region : undefined
+      else return Number.isInteger(address) && address + bytes <= region.end ? region : undefined
     }
     return undefined
   }

@@ -15,9 +15,7 @@ import * as Scheduler from "effect/Scheduler"
 
 interface Timer {
   readonly at: number
-  readonly sequence: number
   readonly fire: () => void
-  cancelled: boolean
 }
 
 const NANOS_PER_MILLI = 1_000_000
@@ -34,7 +32,6 @@ export class GuestTimeline {
   onEarlierTimer: () => void = () => undefined
 
   private nowNs = 0
-  private sequence = 0
   private timers: Array<Timer> = []
   private ready: Array<() => void> = []
   private isHostTurnAsked = false
@@ -56,9 +53,7 @@ export class GuestTimeline {
       sleep: (duration) =>
         Effect.callback<void>((resume) => {
           const timer = this.setTimer(Duration.toMillis(duration) * NANOS_PER_MILLI, () => resume(Effect.void))
-          return Effect.sync(() => {
-            timer.cancelled = true
-          })
+          return Effect.sync(() => this.cancel(timer))
         })
     }
     this.scheduler = {
@@ -78,7 +73,6 @@ export class GuestTimeline {
 
   /** When the next timer is due, in guest nanoseconds; `Infinity` without one. */
   get nextDeadline(): number {
-    this.dropCancelled()
     return this.timers[0]?.at ?? Infinity
   }
 
@@ -111,7 +105,7 @@ export class GuestTimeline {
 
   private setTimer(delayNs: number, fire: () => void): Timer {
     const at = Number.isFinite(delayNs) ? this.nowNs + Math.max(0, delayNs) : Infinity
-    const timer: Timer = { at, sequence: this.sequence++, fire, cancelled: false }
+    const timer: Timer = { at, fire }
     const index = this.timers.findIndex((other) => other.at > at)
     if (index < 0) this.timers.push(timer)
     else this.timers.splice(index, 0, timer)
@@ -119,8 +113,10 @@ export class GuestTimeline {
     return timer
   }
 
-  private dropCancelled(): void {
-    while (this.timers[0]?.cancelled === true) this.timers.shift()
+  /** Takes a timer back that has not fired: a timeout per request must not leave one timer behind for each. */
+  private cancel(timer: Timer): void {
+    const index = this.timers.indexOf(timer)
+    if (index >= 0) this.timers.splice(index, 1)
   }
 
   private schedule(task: () => void): void {

@@ -128,7 +128,8 @@ export const make: Effect.Effect<
 > = Effect.gen(function*() {
   const gate = yield* HypercallGate
   const memory = yield* ServiceMemory
-  const scope = yield* Effect.scope
+  // Of its own: a VM in the same scope still needs scratch memory for its DESTROY_VM.
+  const scope = yield* Scope.fork(yield* Effect.scope)
   const free: Array<number> = []
 
   const acquireScratch = (name: string) =>

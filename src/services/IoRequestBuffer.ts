@@ -13,6 +13,7 @@ import * as Schema from "effect/Schema"
 import { SlotStateCode } from "../domain/abi/IoRequestSlot.ts"
 import { VcpuId } from "../domain/Address.ts"
 import { IoRequest, type IoValue } from "../domain/IoRequest.ts"
+import { MAX_VCPUS } from "../domain/Limits.ts"
 import { RequestState } from "../domain/RequestState.ts"
 import { RequestPage } from "./dispatch/RequestPage.ts"
 import { HypercallGate } from "./HypercallGate.ts"
@@ -153,21 +154,26 @@ export class IoRequestBuffer extends Context.Service<IoRequestBuffer, {
 
 /**
  * The slots of a VM whose page is at the service address `page`, over a bare hypervisor. For programs that make their
- * own hypercalls; a `VirtualMachine` has one ready.
+ * own hypercalls; a `VirtualMachine` has one ready. Fails when there is no page at that address, and with `NoSuchVcpu`
+ * when `vcpus` is not 1 to 16.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const make = (options: { readonly vmId: number; readonly page: number; readonly vcpus: number }): Effect.Effect<
   IoRequestBuffer["Service"],
-  ServiceMemoryError,
+  ServiceMemoryError | IoRequestBufferError,
   HypercallGate | ServiceMemory
 > =>
   Effect.gen(function*() {
+    const { vcpus } = options
+    if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > MAX_VCPUS) {
+      return yield* new IoRequestBufferError({ reason: { _tag: "NoSuchVcpu", vcpu: vcpus - 1, vcpus: MAX_VCPUS } })
+    }
     const gate = yield* HypercallGate
     const memory = yield* ServiceMemory
     const page = yield* Effect.fromResult(memory.page(options.page))
-    return fromPage(new RequestPage(page, options.vcpus, (vcpu) => gate.notifyFinish(options.vmId, vcpu)))
+    return fromPage(new RequestPage(page, vcpus, (vcpu) => gate.notifyFinish(options.vmId, vcpu)))
   })
 
 const stateNames = new Map<number, RequestState>([

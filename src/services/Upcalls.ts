@@ -89,7 +89,8 @@ export const make = (): { readonly raise: UpcallHandler; readonly service: Upcal
       }),
       () =>
         Effect.sync(() => {
-          handlers = handlers.filter((other) => other !== handler)
+          // This registration alone: the same handler may have been armed twice.
+          handlers = handlers.toSpliced(handlers.indexOf(handler), 1)
         })
     )
 

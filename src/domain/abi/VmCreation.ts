@@ -8,7 +8,7 @@ import * as Layout from "./Layout.ts"
 
 /**
  * `vmid` and `vcpuNum` are filled in by the hypervisor. `uuid` (16 bytes) is a GUID in Linux 6.1; today's ACRN reads
- * the same bytes as a name. `ioreqBuf` is the service address of the I/O request page, `cpuAffinity` a bit per
+ * the same bytes as a name. `ioreqBuf` is a user address under Linux, which no hypervisor can use (SET_IOREQ_BUFFER names the page), `cpuAffinity` a bit per
  * processor.
  *
  * @category layouts

@@ -37,7 +37,7 @@ export const MAX_MEMORY_BYTES = 2 ** 31 - 2 ** 16
  * @category models
  * @since 0.1.0
  */
-export type CpuStatus = "Stopped" | "Running" | "Failed" | "Disposed"
+type CpuStatus = "Stopped" | "Running" | "Failed" | "Disposed"
 
 /**
  * A CPU and its RAM.

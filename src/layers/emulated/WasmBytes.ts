@@ -14,7 +14,7 @@ import { CpuError } from "./CpuError.ts"
  * @category constants
  * @since 0.1.0
  */
-export const V86_VERSION = "0.5.462"
+const V86_VERSION = "0.5.462"
 
 /**
  * SHA-256 of that file, in lower-case hexadecimal.

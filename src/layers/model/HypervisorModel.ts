@@ -78,12 +78,13 @@ export class HypervisorModel implements HypercallBackend {
     }
   }
 
-  /** hcall_notify_ioreq_finish: wakes the vCPU even if its slot is not COMPLETE. */
+  /** hcall_notify_ioreq_finish: cuts both ids to 16 bits, and wakes the vCPU even if its slot is not COMPLETE. */
   readonly notifyFinish = (vmId: number, vcpu: number): number => {
-    const vm = this.vms.get(vmId)
+    const vm = this.vms.get(vmId & 0xffff)
     if (vm === undefined) return -Errno.EINVAL
-    if (vm.page === undefined || vcpu >= vm.vcpus) return -Errno.EPERM
-    vm.engine.notify(vcpu)
+    const index = vcpu & 0xffff
+    if (vm.page === undefined || index >= vm.vcpus) return -Errno.EPERM
+    vm.engine.notify(index)
     return 0
   }
 
@@ -100,13 +101,13 @@ export class HypervisorModel implements HypercallBackend {
     })
 
   readonly setIrq = (vmId: number, line: number, high: boolean): void => {
-    this.vms.get(vmId)?.engine.setIrq(line, high)
+    if (isIndex(line, IRQ_LINES)) this.vms.get(vmId)?.engine.setIrq(line, high)
   }
 
   readonly readRegisters = (vmId: number, vcpu: number) =>
     Effect.sync(() => {
       const vm = this.vms.get(vmId)
-      if (vm === undefined || vcpu >= vm.vcpus || vm.state._tag === "Running") return undefined
+      if (vm === undefined || !isIndex(vcpu, vm.vcpus) || vm.state._tag === "Running") return undefined
       return vm.engine.getRegisters(vcpu)
     })
 
@@ -243,7 +244,9 @@ export class HypervisorModel implements HypercallBackend {
     if (operations.length === 0) return EPERM
     for (const operation of operations) {
       if (operation.size % BigInt(PAGE_BYTES) !== 0n) return EINVAL
-      const result = vm.engine.applyMemory(operation)
+      const userVmPa = pageUp(operation.userVmPa)
+      const serviceVmPa = pageUp(operation.serviceVmPa)
+      const result = vm.engine.applyMemory({ ...operation, userVmPa, serviceVmPa })
       if (result < 0) return { result }
     }
     return OK
@@ -276,9 +279,14 @@ export class HypervisorModel implements HypercallBackend {
 /** Lines of the PC's pair of interrupt controllers. */
 export const IRQ_LINES = 16
 
+const isIndex = (value: number, count: number): boolean => Number.isInteger(value) && value >= 0 && value < count
+
 const freeAllSlots = (page: ServicePage): void => {
   for (let slot = 0; slot < MAX_VCPUS; slot++) page.store32(slot * SLOT_BYTES + SLOT_STATE_OFFSET, SlotStateCode.Free)
 }
+
+// ACRN's pagetable.c rounds both addresses up to a page where it maps; only the size is checked.
+const pageUp = (address: bigint): bigint => (address + BigInt(PAGE_BYTES - 1)) & ~BigInt(PAGE_BYTES - 1)
 
 const countBits = (bits: bigint): number => {
   let count = 0

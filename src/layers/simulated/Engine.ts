@@ -13,7 +13,7 @@ import type { Regs } from "../../domain/abi/VcpuRegs.ts"
 import { VcpuId } from "../../domain/Address.ts"
 import type { EndReason } from "../../domain/EndReason.ts"
 import { Errno } from "../../domain/Errno.ts"
-import { ADDRESS_SPACE_END, PAGE_BYTES } from "../../domain/Limits.ts"
+import { ADDRESS_SPACE_END } from "../../domain/Limits.ts"
 import { GuestTimeline } from "../../services/GuestTimeline.ts"
 import type { ServicePage } from "../../services/ServiceMemory.ts"
 import type { UpcallHandler } from "../../services/Upcalls.ts"
@@ -104,11 +104,10 @@ export class Engine implements VmEngine {
     const serviceAddress = Number(operation.serviceVmPa)
     const bytes = Number(operation.size)
     const isAdd = operation.type === MemoryRegionOpCode.Add
-    // The map works in whole pages; ACRN's does too, and refuses what it cannot place.
-    if (guestAddress % PAGE_BYTES !== 0 || guestAddress + bytes > ADDRESS_SPACE_END) return -Errno.EINVAL
+    if (guestAddress + bytes > ADDRESS_SPACE_END) return -Errno.EINVAL
     if (!isAdd) this.pages.unmap(guestAddress, bytes)
     else {
-      if (serviceAddress % PAGE_BYTES !== 0 || !this.pages.canMap(serviceAddress, bytes)) return -Errno.EINVAL
+      if (!this.pages.canMap(serviceAddress, bytes)) return -Errno.EINVAL
       this.pages.map(guestAddress, serviceAddress, bytes, operation.attr)
     }
     for (const { vcpu } of this.cores) vcpu.flush()

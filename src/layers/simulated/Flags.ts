@@ -49,7 +49,7 @@ export class Flags {
     const unsignedB = b << shift >>> shift
     const sum = unsignedA + unsignedB + carry
     const result = sum | 0
-    this.carry = sum >= 2 ** (size * 8) ? 1 : 0
+    this.carry = sum > 0xffff_ffff >>> shift ? 1 : 0
     this.overflow = (unsignedA ^ result) & (unsignedB ^ result) & signBit(size) ? 1 : 0
     return this.set(result, size)
   }

@@ -50,7 +50,8 @@ export class Interpreter {
     this.codePage = -1
     this.executed = 0
     while (this.executed < budget) {
-      if (vcpu.pic !== undefined && this.takeInterrupt(vcpu)) continue
+      // An instruction that has answers is in the middle of its accesses: interrupts come after it.
+      if (vcpu.pic !== undefined && !vcpu.hasAnswers && this.takeInterrupt(vcpu)) continue
       if (vcpu.isHalted) return "Halted"
       vcpu.isShadowed = false
       this.start = vcpu.eip
@@ -98,8 +99,12 @@ export class Interpreter {
       throw new CannotExecute("Shutdown", `interrupt ${vector} has no gate: the IDT ends at ${vcpu.idtLimit}`)
     }
     const top = vcpu.registers[ESP]!
-    if ([gate, gate + 7, top - 12, top - 1].some((address) => vcpu.page(address | 0) === undefined)) {
-      throw new CannotExecute("Shutdown", `interrupt ${vector} needs its gate and its stack in memory`)
+    const isWritable = (address: number) => vcpu.page(address | 0)?.writable === true
+    if (
+      vcpu.page(gate | 0) === undefined || vcpu.page(gate + 7 | 0) === undefined ||
+      !isWritable(top - 12) || !isWritable(top - 1)
+    ) {
+      throw new CannotExecute("Shutdown", `interrupt ${vector} needs its gate and a writable stack in memory`)
     }
     const low = vcpu.read(gate | 0, 4)
     const high = vcpu.read(gate + 4 | 0, 4)

@@ -99,15 +99,18 @@ class Chip {
 
 const lowestBit = (bits: number): number => bits === 0 ? 8 : 31 - Math.clz32(bits & -bits)
 
-export const PIC_LINES = 16
+const isEdgeLevel = (port: number): boolean => (port & ~1) === 0x4d0
 
 export class Pic8259 {
   private master = new Chip()
   private slave = new Chip()
+  // Which lines are level-triggered: kept for who reads it back, as every line is served by its edge here.
+  private readonly edgeLevel = new Uint8Array(2)
 
   reset(): void {
     this.master = new Chip()
     this.slave = new Chip()
+    this.edgeLevel.fill(0)
   }
 
   setLine(line: number, high: boolean): void {
@@ -134,16 +137,21 @@ export class Pic8259 {
     return this.slave.vectorBase + slaveLine
   }
 
-  /** Whether a port is one of the pair's four. */
+  /** Whether a port is one of the pair's: 0x20, 0x21, 0xA0, 0xA1, and the edge/level registers 0x4D0 and 0x4D1. */
   static owns(port: number): boolean {
-    return (port & ~0x81) === 0x20
+    return (port & ~0x81) === 0x20 || isEdgeLevel(port)
   }
 
   read(port: number): number {
+    if (isEdgeLevel(port)) return this.edgeLevel[port & 1]!
     return (port < 0x80 ? this.master : this.slave).read(port & 1)
   }
 
   write(port: number, value: number): void {
+    if (isEdgeLevel(port)) {
+      this.edgeLevel[port & 1] = value
+      return
+    }
     ;(port < 0x80 ? this.master : this.slave).write(port & 1, value & 0xff)
     this.cascade()
   }

@@ -169,10 +169,11 @@ export class Vcpu {
 
   /** The little-endian unsigned value of `size` bytes at a guest address: RAM, or a request. */
   read(address: number, size: number): number {
-    const page = this.page(address)
     const offset = address & 0xfff
-    if (page === undefined) return this.mmio(Slot.DirectionCode.Read, address >>> 0, size, 0)
+    // Each of two pages may be RAM or not.
     if (offset + size > 0x1000) return this.readAcross(address, size)
+    const page = this.page(address)
+    if (page === undefined) return this.mmio(Slot.DirectionCode.Read, address >>> 0, size, 0)
     const bytes = page.bytes
     switch (size) {
       case 1:
@@ -185,14 +186,14 @@ export class Vcpu {
   }
 
   write(address: number, size: number, value: number): void {
-    const page = this.page(address)
     const offset = address & 0xfff
+    if (offset + size > 0x1000) return this.writeAcross(address, size, value)
+    const page = this.page(address)
     if (page === undefined || !page.writable) {
       const type = page === undefined ? Slot.RequestTypeCode.Mmio : Slot.RequestTypeCode.WriteProtected
       this.mmio(Slot.DirectionCode.Write, address >>> 0, size, narrow(value, size), type)
       return
     }
-    if (offset + size > 0x1000) return this.writeAcross(address, size, value)
     const bytes = page.bytes
     bytes[offset] = value
     if (size === 1) return
@@ -216,7 +217,7 @@ export class Vcpu {
 
   /** Reads a port; negative when the instruction must wait. */
   portRead(port: number, size: number): number {
-    if (this.pic !== undefined && Pic8259.owns(port)) return this.pic.read(port)
+    if (this.isForPic(port, size)) return this.pic!.read(port)
     return this.portAccess(Slot.DirectionCode.Read, port, size, 0)
   }
 
@@ -233,11 +234,16 @@ export class Vcpu {
 
   /** Writes a port; negative when the instruction must wait. */
   portWrite(port: number, size: number, value: number): number {
-    if (this.pic !== undefined && Pic8259.owns(port)) {
-      this.pic.write(port, value)
+    if (this.isForPic(port, size)) {
+      this.pic!.write(port, value)
       return 0
     }
     return this.portAccess(Slot.DirectionCode.Write, port, size, narrow(value, size))
+  }
+
+  /** Whether the instruction at hand got answers already, in an attempt that had to wait. */
+  get hasAnswers(): boolean {
+    return this.answers.length > 0
   }
 
   /** An instruction was completed: its answers were used. */
@@ -258,6 +264,11 @@ export class Vcpu {
     if (!this.isAnswerUnwanted) this.answers.push(answer)
     this.isAnswerUnwanted = false
     return true
+  }
+
+  /** As in the emulated core, the interrupt controllers answer accesses of one byte. */
+  private isForPic(port: number, size: number): boolean {
+    return this.pic !== undefined && size === 1 && Pic8259.owns(port)
   }
 
   private portAccess(direction: number, port: number, size: number, value: number): number {

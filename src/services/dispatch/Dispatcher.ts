@@ -16,6 +16,7 @@ import type { VcpuId } from "../../domain/Address.ts"
 import type { DispatchEvent } from "../../domain/DispatchEvent.ts"
 import type { IoRequest, IoValue } from "../../domain/IoRequest.ts"
 import type { RequestTransition } from "../../domain/RequestState.ts"
+import * as SlotWords from "../../domain/SlotWords.ts"
 import type { GuestTime } from "../Hypervisor.ts"
 import {
   type IoClient,
@@ -35,6 +36,12 @@ interface InFlight {
   readonly request: IoRequest
   readonly epoch: number
   readonly fiber: Fiber.Fiber<IoValue, unknown>
+}
+
+/** Whether a handler's Effect is its result already. `isExit` alone is slow for one that is not: most handlers'. */
+const isSettled = (effect: Effect.Effect<IoValue, unknown>): effect is Exit.Exit<IoValue, unknown> => {
+  const tag = (effect as { readonly _tag?: unknown })._tag
+  return (tag === "Success" || tag === "Failure") && Exit.isExit(effect)
 }
 
 const RECENT_EVENTS = 256
@@ -114,12 +121,16 @@ export class Dispatcher {
     } catch (defect) {
       return this.settle(client, request, epoch, Exit.die(defect))
     }
-    if (Exit.isExit(effect)) return this.settle(client, request, epoch, effect as Exit.Exit<IoValue, unknown>)
+    if (isSettled(effect)) return this.settle(client, request, epoch, effect)
     const fiber = client.run(effect)
     const exit = fiber.pollUnsafe()
-    if (exit !== undefined) return this.settle(client, request, epoch, exit)
-    this.inFlight[vcpu] = { client, request, epoch, fiber }
-    fiber.addObserver((late) => this.settle(client, request, epoch, late))
+    if (exit !== undefined) this.settle(client, request, epoch, exit)
+    else this.hold(client, request, epoch, fiber)
+  }
+
+  private hold(client: Client, request: IoRequest, epoch: number, fiber: InFlight["fiber"]): void {
+    this.inFlight[request.vcpu] = { client, request, epoch, fiber }
+    fiber.addObserver((exit) => this.settle(client, request, epoch, exit))
   }
 
   private settle(client: Client, request: IoRequest, epoch: number, exit: Exit.Exit<IoValue, unknown>): void {
@@ -168,7 +179,8 @@ export class Dispatcher {
   }
 
   private observeCompletion(client: string, request: IoRequest, value: IoValue): void {
-    for (const observer of this.observers) observer.onComplete?.(client, request, value)
+    const read = SlotWords.guestReads(request, value)
+    for (const observer of this.observers) observer.onComplete?.(client, request, read)
   }
 
   private report(event: DispatchEvent): void {
@@ -392,7 +404,7 @@ const interruptOthers = (fibers: ReadonlyArray<Fiber.Fiber<unknown, unknown>>): 
   Effect.withFiber((self) => Fiber.interruptAll(fibers.filter((fiber) => fiber.id !== self.id)))
 
 /** Stands in for a client's name where there is none. */
-export const NOBODY = "(nobody)"
+const NOBODY = "(nobody)"
 
 /** The dispatcher itself, which keeps PCI's address register. */
-export const CONFIG_ADDRESS = "(PCI config address)"
+const CONFIG_ADDRESS = "(PCI config address)"

@@ -27,7 +27,7 @@ import { makeMemory } from "./memory.ts"
 import { refuse, VmCore } from "./VmCore.ts"
 
 /** Names the step of a VM that the hypervisor refused. */
-export const refusedAt = (vm: string, step: string) => (error: { readonly message: string }) =>
+const refusedAt = (vm: string, step: string) => (error: { readonly message: string }) =>
   new VirtualMachineError({ reason: { _tag: "Refused", vm, step, problem: error.message } })
 
 type Create = (options: VmOptions) => Effect.Effect<CreatedVm, VirtualMachineError, Scope.Scope>

@@ -1,0 +1,409 @@
+/**
+ * Generators for property tests: ports, ranges, requests, VM options, registers, images and guest programs that a given
+ * hypervisor can take. They shrink, and go straight into `it.prop` and `it.effect.prop` of `@effect/vitest`.
+ *
+ * `effect/Arbitrary` is unstable in Effect 4.1; this module is the only one of Upcall that imports it.
+ *
+ * **Example** (A property of every request that Simulated can pass on)
+ *
+ * ```ts
+ * import * as Arbitrary from "effect/Arbitrary"
+ * import * as Effect from "effect/Effect"
+ * import * as Arbitraries from "upcall/testing/Arbitraries"
+ * import { profile } from "upcall/testing/TestMachine"
+ *
+ * const property = Arbitrary.checkEffect(
+ *   Arbitraries.ioRequest(profile),
+ *   (request) => request.size <= 8,
+ *   { runs: 200, seed: 1 }
+ * )
+ * console.log((await Effect.runPromise(property))._tag)
+ * // => Passed
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as Arbitrary from "effect/Arbitrary"
+import type * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { GuestAddress, Port } from "../domain/Address.ts"
+import type { HypervisorProfile } from "../domain/HypervisorProfile.ts"
+import { ImagePlan } from "../domain/ImagePlan.ts"
+import * as IoRange from "../domain/IoRange.ts"
+import { IoRequest } from "../domain/IoRequest.ts"
+import { PAGE_BYTES, PORT_SPACE_END } from "../domain/Limits.ts"
+import * as VcpuRegisters from "../domain/VcpuRegisters.ts"
+import type { VmOptions } from "../services/Vm.ts"
+import type { Operation } from "./GuestProgram.ts"
+
+type Arbitrary_<A> = Arbitrary.Arbitrary<A>
+
+/**
+ * Integers from `minimum` to `maximum`, both inclusive.
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const integer = (minimum: number, maximum: number): Arbitrary_<number> =>
+  Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum, maximum })))
+
+/**
+ * One of several generators, each as often as the others.
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const oneOf = <A>(...choices: readonly [Arbitrary_<A>, ...Array<Arbitrary_<A>>]): Arbitrary_<A> =>
+  Arbitrary.flatMap(integer(0, choices.length - 1), (index) => choices[index] ?? choices[0])
+
+/**
+ * Values of a generator, the same ones for the same seed, for a test that is no property. Fails when a filter lets too
+ * little through.
+ *
+ * @category running
+ * @since 0.1.0
+ */
+export const sample = <A>(
+  arbitrary: Arbitrary_<A>,
+  options: { readonly count: number; readonly seed: number | string }
+): Effect.Effect<ReadonlyArray<A>, Arbitrary.SampleError> => Arbitrary.sampleEffect(arbitrary, options)
+
+const elementOf = <A>(values: ReadonlyArray<A>): Arbitrary_<A> =>
+  Arbitrary.map(integer(0, values.length - 1), (index) => values[index]!)
+
+const boolean: Arbitrary_<boolean> = Arbitrary.schema(Schema.Boolean)
+
+const bits = (count: number): Arbitrary_<bigint> =>
+  Arbitrary.schema(Schema.BigInt.check(Schema.isBetweenBigInt({ minimum: 0n, maximum: (1n << BigInt(count)) - 1n })))
+
+/**
+ * Ports, 0 to 0xFFFF.
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const port: Arbitrary_<Port> = Arbitrary.schema(Port)
+
+/**
+ * Guest physical addresses of whole accesses: the last of `size` bytes lies below the end of the profile's addresses.
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const guestAddress = (profile: HypervisorProfile, size = 1): Arbitrary_<GuestAddress> =>
+  Arbitrary.map(integer(0, 2 ** profile.addressBits - size), (address) => GuestAddress.make(address))
+
+const pciFunction = Arbitrary.all({ bus: integer(0, 255), device: integer(0, 31), function: integer(0, 7) })
+
+const span = (start: Arbitrary_<number>, maxLength: number, end: number): Arbitrary_<readonly [number, number]> =>
+  Arbitrary.map(
+    Arbitrary.all([start, integer(1, maxLength)]),
+    ([first, length]) => [first, Math.min(first + length, end) - 1] as const
+  )
+
+/**
+ * Ranges of any space: up to 64 ports, up to 64 KiB of MMIO, a PCI function, or the rest of PCI.
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const ioRange = (profile: HypervisorProfile): Arbitrary_<IoRange.IoRange> =>
+  oneOf<IoRange.IoRange>(
+    Arbitrary.map(span(port, 64, PORT_SPACE_END), ([start, end]) => IoRange.ports(start, end)),
+    Arbitrary.map(
+      span(guestAddress(profile), 0x1_0000, 2 ** profile.addressBits),
+      ([start, end]) => IoRange.mmio(start, end)
+    ),
+    Arbitrary.map(pciFunction, (at) => IoRange.pciFunction(at.bus, at.device, at.function)),
+    Arbitrary.Constant(IoRange.pciAny)
+  )
+
+/**
+ * Ranges of which no two own the same address, as the clients of one dispatcher have them.
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const disjointRanges = (
+  profile: HypervisorProfile,
+  options: { readonly maxLength?: number } = {}
+): Arbitrary_<ReadonlyArray<IoRange.IoRange>> =>
+  Arbitrary.map(
+    Arbitrary.array(ioRange(profile), { maxLength: options.maxLength ?? 8 }),
+    (ranges) => ranges.filter((range, index) => !ranges.slice(0, index).some((other) => IoRange.overlaps(other, range)))
+  )
+
+/** With or without a value of `size` bytes: a write or a read. */
+const access = <A extends { readonly size: number }, R>(
+  place: Arbitrary_<A>,
+  read: (place: A) => R,
+  write: (place: A, value: bigint) => R
+): Arbitrary_<R> =>
+  Arbitrary.flatMap(
+    place,
+    (at) => oneOf(Arbitrary.Constant(read(at)), Arbitrary.map(bits(8 * at.size), (value) => write(at, value)))
+  )
+
+const vcpuOf = (profile: HypervisorProfile) => integer(0, profile.maxVcpus - 1)
+
+/**
+ * Port requests that a guest of this hypervisor can make.
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const portRequest = (profile: HypervisorProfile): Arbitrary_<IoRequest> =>
+  access(
+    Arbitrary.flatMap(elementOf(profile.portWidths), (size) =>
+      Arbitrary.all({
+        vcpu: vcpuOf(profile),
+        port: integer(0, PORT_SPACE_END - size),
+        size: Arbitrary.Constant(size)
+      })),
+    (at): IoRequest => IoRequest.cases.PortRead.make(brand(at)),
+    (at, value) => IoRequest.cases.PortWrite.make({ ...brand(at), value: Number(value) })
+  )
+
+/**
+ * MMIO requests that a guest of this hypervisor can make, at any alignment.
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const mmioRequest = (profile: HypervisorProfile): Arbitrary_<IoRequest> =>
+  access(
+    Arbitrary.flatMap(elementOf(profile.mmioWidths), (size) =>
+      Arbitrary.all({
+        vcpu: vcpuOf(profile),
+        address: guestAddress(profile, size),
+        size: Arbitrary.Constant(size)
+      })),
+    (at): IoRequest => IoRequest.cases.MmioRead.make(brand(at)),
+    (at, value) => IoRequest.cases.MmioWrite.make({ ...brand(at), value })
+  )
+
+/**
+ * PCI configuration requests: accesses that do not leave their dword.
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const pciRequest = (profile: HypervisorProfile): Arbitrary_<IoRequest> =>
+  access(
+    Arbitrary.flatMap(elementOf(profile.portWidths), (size) =>
+      Arbitrary.map(
+        Arbitrary.all({
+          vcpu: vcpuOf(profile),
+          at: pciFunction,
+          dword: integer(0, 0x3ff),
+          piece: integer(0, 4 / size - 1)
+        }),
+        ({ at, dword, piece, vcpu }) => ({ vcpu, ...at, register: dword * 4 + piece * size, size })
+      )),
+    (at): IoRequest => IoRequest.cases.PciRead.make(brand(at)),
+    (at, value) => IoRequest.cases.PciWrite.make({ ...brand(at), value: Number(value) })
+  )
+
+// `make` checks what the brands stand for.
+const brand = <A>(at: A) => at as never as Branded<A>
+type Branded<A> = { readonly [K in keyof A]: K extends keyof Brands ? Brands[K] : A[K] }
+interface Brands {
+  readonly vcpu: IoRequest["vcpu"]
+  readonly port: Port
+  readonly address: GuestAddress
+}
+
+/**
+ * Requests of all three spaces that a guest of this hypervisor can make: vCPU, widths and addresses are the profile's.
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const ioRequest = (profile: HypervisorProfile): Arbitrary_<IoRequest> =>
+  oneOf(portRequest(profile), mmioRequest(profile), pciRequest(profile))
+
+/**
+ * Options of VMs that this hypervisor can create. `maxMemoryBytes` bounds their RAM (default 1 MiB).
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const vmOptions = (
+  profile: HypervisorProfile,
+  options: { readonly maxMemoryBytes?: number } = {}
+): Arbitrary_<VmOptions> => {
+  const maxMemoryBytes = Math.min(options.maxMemoryBytes ?? 2 ** 20, profile.maxRamBytes)
+  return Arbitrary.map(
+    Arbitrary.all({
+      name: integer(0, 0xffff),
+      isNamed: boolean,
+      vcpus: integer(1, profile.maxVcpus),
+      pages: integer(1, Math.floor(maxMemoryBytes / PAGE_BYTES))
+    }),
+    ({ isNamed, name, pages, vcpus }): VmOptions => ({
+      ...isNamed ? { name: `vm-${name.toString(16)}` } : {},
+      vcpus,
+      memoryBytes: pages * PAGE_BYTES
+    })
+  )
+}
+
+const wordRegisters = Arbitrary.all({
+  rax: bits(32),
+  rcx: bits(32),
+  rdx: bits(32),
+  rbx: bits(32),
+  rbp: bits(32),
+  rsi: bits(32),
+  rdi: bits(32)
+})
+
+/**
+ * Registers that a vCPU of this hypervisor can start from, in its real or its flat 32-bit mode. Entry point and stack
+ * lie in the first `memoryBytes` of memory (default 64 KiB).
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const vcpuRegisters = (
+  profile: HypervisorProfile,
+  options: { readonly memoryBytes?: number } = {}
+): Arbitrary_<VcpuRegisters.VcpuRegisters> => {
+  const { memoryBytes = 0x1_0000 } = options
+  const inSegment = Math.min(memoryBytes, 0x1_0000) - 1
+  const modes = profile.modes.flatMap((mode) => {
+    switch (mode) {
+      case "Real":
+        return [Arbitrary.map(
+          Arbitrary.all({ ip: integer(0, inSegment), sp: integer(0, inSegment), gprs: wordRegisters }),
+          (start) => VcpuRegisters.realMode(start)
+        )]
+      case "Protected32":
+        return [Arbitrary.map(
+          Arbitrary.all({
+            entry: integer(0, memoryBytes - 1),
+            stack: Arbitrary.map(integer(0, Math.floor(memoryBytes / 4)), (word) => word * 4),
+            gprs: wordRegisters
+          }),
+          (start) => VcpuRegisters.flat32(start)
+        )]
+      case "Long64":
+        return []
+    }
+  })
+  return oneOf(...modes as [Arbitrary_<VcpuRegisters.VcpuRegisters>])
+}
+
+/**
+ * Bytes, `minBytes` (default 0) to `maxBytes` (default 256) of them.
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const bytes = (
+  options: { readonly minBytes?: number; readonly maxBytes?: number } = {}
+): Arbitrary_<Uint8Array> =>
+  Arbitrary.map(
+    Arbitrary.array(integer(0, 0xff), { minLength: options.minBytes ?? 0, maxLength: options.maxBytes ?? 256 }),
+    (values) => Uint8Array.from(values)
+  )
+
+/**
+ * Images of random bytes that fit the memory: to be loaded and read back, not to be run. `memoryBytes` is a multiple of
+ * 4096, default 64 KiB.
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const imagePlan = (
+  options: { readonly memoryBytes?: number; readonly maxBytes?: number } = {}
+): Arbitrary_<ImagePlan> => {
+  const { maxBytes = 512, memoryBytes = 0x1_0000 } = options
+  return Arbitrary.flatMap(
+    bytes({ minBytes: 1, maxBytes }),
+    (image) =>
+      Arbitrary.map(integer(0, memoryBytes - image.length), (address) =>
+        ImagePlan.make({
+          memoryBytes,
+          segments: [{ name: "image", address: GuestAddress.make(address), bytes: image }],
+          registers: VcpuRegisters.flat32({ entry: address, stack: memoryBytes })
+        }))
+  )
+}
+
+/**
+ * Where generated guest programs go. `ports`: any of these ports, and so up to three behind them (default 0x40 to
+ * 0xFF); the hypervisor's interrupt controllers (0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1) and 0xCF8 to 0xCFF want to be
+ * left out. `mmio`: any of these addresses, below 4 GiB and outside of RAM (default 256 bytes from 0xE0000000).
+ * `maxLength`: operations in a list (default 12), `maxDepth`: loops inside each other (default 2). Ends are inclusive.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface GuestProgramOptions {
+  readonly ports?: { readonly start: number; readonly end: number }
+  readonly mmio?: { readonly start: number; readonly end: number }
+  readonly maxLength?: number
+  readonly maxDepth?: number
+}
+
+/** The ports of a PC's interrupt controllers, where the hypervisor answers by itself. */
+const isInterruptController = (at: number, size: number): boolean =>
+  [0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1].some((own) => at <= own && own < at + size)
+
+/**
+ * Operations of guest programs, for `GuestProgram.assemble`: every kind but `Code` and `Halt`, loops of up to 3 rounds.
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const guestProgram = (options: GuestProgramOptions = {}): Arbitrary_<ReadonlyArray<Operation>> => {
+  const { maxDepth = 2, maxLength = 12, mmio = { start: 0xe000_0000, end: 0xe000_00ff } } = options
+  const ports = options.ports ?? { start: 0x40, end: 0xff }
+  const size = elementOf([1, 2, 4] as const)
+  const value = bits(32)
+
+  const portAccess = Arbitrary.map(
+    Arbitrary.all({ size, at: integer(ports.start, ports.end) }),
+    (chosen) => ({
+      size: chosen.size,
+      port: Port.make(isInterruptController(chosen.at, chosen.size) ? ports.start : chosen.at)
+    })
+  )
+  const memoryAccess = Arbitrary.flatMap(size, (bytesWide) =>
+    Arbitrary.all({
+      size: Arbitrary.Constant(bytesWide),
+      address: integer(mmio.start, mmio.end + 1 - bytesWide)
+    }))
+  const perhapsValue = oneOf<{ readonly value?: number }>(
+    Arbitrary.Constant({}),
+    Arbitrary.map(value, (word) => ({ value: Number(word) }))
+  )
+  const simple = oneOf<Operation>(
+    Arbitrary.map(portAccess, (at) => ({ _tag: "PortIn", ...at })),
+    Arbitrary.map(Arbitrary.all([portAccess, perhapsValue]), ([at, given]) => ({ _tag: "PortOut", ...at, ...given })),
+    Arbitrary.map(Arbitrary.all([portAccess, integer(1, 5)]), ([at, count]) => ({ _tag: "StringIn", ...at, count })),
+    Arbitrary.map(
+      Arbitrary.flatMap(
+        portAccess,
+        (at) => Arbitrary.all([Arbitrary.Constant(at), bytes({ minBytes: 1, maxBytes: 5 })])
+      ),
+      ([at, data]) => ({ _tag: "StringOut", ...at, bytes: repeatEach(data, at.size) })
+    ),
+    Arbitrary.map(memoryAccess, (at) => ({ _tag: "Load", ...at })),
+    Arbitrary.map(Arbitrary.all([memoryAccess, perhapsValue]), ([at, given]) => ({ _tag: "Store", ...at, ...given })),
+    Arbitrary.Constant({ _tag: "Keep" })
+  )
+  const list = (depth: number): Arbitrary_<Array<Operation>> =>
+    Arbitrary.array(depth === 0 ? simple : oneOf(simple, simple, simple, loop(depth - 1)), { maxLength })
+  const loop = (depth: number): Arbitrary_<Operation> =>
+    Arbitrary.map(
+      Arbitrary.all({ times: integer(1, 3), body: list(depth) }),
+      (parts) => ({ _tag: "Loop", ...parts })
+    )
+  return list(maxDepth)
+}
+
+/** `size` bytes of each byte, all different, so that a wrong order shows. */
+const repeatEach = (data: Uint8Array, size: number): Uint8Array =>
+  Uint8Array.from({ length: data.length * size }, (_, index) => (data[Math.floor(index / size)] ?? 0) + index)

@@ -1,0 +1,128 @@
+/**
+ * 32-bit x86 machine code, written instruction by instruction.
+ *
+ * Encodings: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2.
+ */
+
+/** Bytes of one access, as instructions of this module can make them. */
+export type Width = 1 | 2 | 4
+
+const OPERAND_SIZE = 0x66
+const REPEAT = 0xf3
+
+export class MachineCode {
+  private readonly bytes: Array<number> = []
+
+  get length(): number {
+    return this.bytes.length
+  }
+
+  toBytes(): Uint8Array {
+    return Uint8Array.from(this.bytes)
+  }
+
+  raw(bytes: Iterable<number>): void {
+    for (const byte of bytes) this.bytes.push(byte)
+  }
+
+  setAccumulator(value: number): void {
+    this.bytes.push(0xb8)
+    this.word(value)
+  }
+
+  /** The short form, for ports below 0x100; the long one takes the port in DX. */
+  portIn(port: number, width: Width): void {
+    if (port < 0x100) this.sized(0xe4, width, port)
+    else {
+      this.setPort(port)
+      this.sized(0xec, width)
+    }
+  }
+
+  portOut(port: number, width: Width): void {
+    if (port < 0x100) this.sized(0xe6, width, port)
+    else {
+      this.setPort(port)
+      this.sized(0xee, width)
+    }
+  }
+
+  /** REP INS to EDI and up. */
+  stringIn(port: number, width: Width, count: number): void {
+    this.setPort(port)
+    this.setCount(count)
+    this.bytes.push(REPEAT)
+    this.sized(0x6c, width)
+  }
+
+  /** REP OUTS from `address` and up. */
+  stringOut(port: number, width: Width, count: number, address: number): void {
+    this.bytes.push(0xbe)
+    this.word(address)
+    this.setPort(port)
+    this.setCount(count)
+    this.bytes.push(REPEAT)
+    this.sized(0x6e, width)
+  }
+
+  load(address: number, width: Width): void {
+    this.sized(0xa0, width)
+    this.word(address)
+  }
+
+  store(address: number, width: Width): void {
+    this.sized(0xa2, width)
+    this.word(address)
+  }
+
+  /** Puts EAX at EDI and moves EDI on. */
+  appendAccumulator(): void {
+    this.bytes.push(0xab)
+  }
+
+  /** Moves EDI up to a multiple of 4. */
+  alignDestination(): void {
+    this.bytes.push(0x83, 0xc7, 0x03, 0x83, 0xe7, 0xfc)
+  }
+
+  storeDestination(address: number): void {
+    this.bytes.push(0x89, 0x3d)
+    this.word(address)
+  }
+
+  /** Does `body` `times` times, at least once; the count is on the stack meanwhile. */
+  repeat(times: number, body: () => void): void {
+    this.setCount(times)
+    const start = this.length
+    this.bytes.push(0x51)
+    body()
+    // POP ECX, DEC ECX, and JNZ with a distance that is counted from its own end.
+    this.bytes.push(0x59, 0x49, 0x0f, 0x85)
+    this.word(start - (this.length + 4))
+  }
+
+  /** With interrupts off nothing ends this HLT. */
+  halt(): void {
+    this.bytes.push(0xfa, 0xf4)
+  }
+
+  private setPort(port: number): void {
+    this.bytes.push(0xba)
+    this.word(port)
+  }
+
+  private setCount(count: number): void {
+    this.bytes.push(0xb9)
+    this.word(count)
+  }
+
+  /** An opcode whose low bit tells bytes from words, and whose words a prefix makes shorter. */
+  private sized(opcode: number, width: Width, ...operands: ReadonlyArray<number>): void {
+    if (width === 2) this.bytes.push(OPERAND_SIZE)
+    this.bytes.push(width === 1 ? opcode : opcode + 1, ...operands)
+  }
+
+  private word(value: number): void {
+    this.bytes.push(value & 0xff, value >>> 8 & 0xff, value >>> 16 & 0xff, value >>> 24 & 0xff)
+  }
+}
