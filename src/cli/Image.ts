@@ -41,6 +41,23 @@ const read = (path: string) =>
     Effect.mapError((error) => new CliError({ reason: { _tag: "Unreadable", path, problem: problem(error) } }))
   )
 
+const beginsWith = (bytes: Uint8Array, offset: number, text: string): boolean =>
+  Array.from(text).every((character, index) => bytes[offset + index] === character.charCodeAt(0))
+
+/** The two kinds of file that are given by mistake most often. Code may begin with any other bytes. */
+const notFlat = (bytes: Uint8Array): { readonly looksLike: string; readonly advice: string } | undefined => {
+  if (beginsWith(bytes, 0x202, "HdrS")) {
+    return { looksLike: "a Linux kernel", advice: "give it with --kernel" }
+  }
+  if (beginsWith(bytes, 0, "\x7fELF")) {
+    return {
+      looksLike: "an ELF file",
+      advice: "make a flat image of it (objcopy -O binary), or give a bzImage with --kernel"
+    }
+  }
+  return undefined
+}
+
 /** Reads an image's files and plans it for a VM. Kernels that need a 64-bit vCPU are refused without `longMode`. */
 export const plan = (
   image: Image,
@@ -49,6 +66,10 @@ export const plan = (
   Effect.gen(function*() {
     if (image._tag === "Flat") {
       const file = yield* read(image.path)
+      const other = notFlat(file.bytes)
+      if (other !== undefined) {
+        return yield* new CliError({ reason: { _tag: "NotFlat", path: image.path, ...other } })
+      }
       return yield* FlatBinary.plan({ ...file, address: image.address, memoryBytes: machine.memoryBytes })
     }
     return yield* LinuxBzImage.plan({

@@ -23,11 +23,12 @@ export const EXIT = {
   failure: 1,
   /** The command line is not understood. */
   usage: 2,
-  /** The guest met something that the hypervisor cannot execute, or the hypervisor failed (EX_SOFTWARE). */
+  /** The guest crashed, or met what the hypervisor cannot execute, or the hypervisor failed (EX_SOFTWARE). */
   crash: 70,
   /** The guest ran past --timeout, as timeout(1) has it. */
   timeout: 124,
-  /** 128 + SIGINT, SIGPIPE and SIGTERM, as a shell has it. */
+  /** 128 + SIGHUP, SIGINT, SIGPIPE and SIGTERM, as a shell has it. */
+  hungUp: 129,
   interrupted: 130,
   outputClosed: 141,
   terminated: 143
@@ -40,9 +41,9 @@ export const exitStatus = (outcome: Outcome): number => {
         case "Exited":
           return outcome.reason.status
         case "Halted":
-        case "Shutdown":
         case "ResetRequested":
           return 0
+        case "Shutdown":
         case "UnsupportedInstruction":
         case "Fault":
           return EXIT.crash
@@ -80,7 +81,6 @@ export const format = (outcome: Outcome): string => {
 export const isWorthTelling = (outcome: Outcome): boolean => {
   switch (outcome._tag) {
     case "Ended":
-      // A triple fault is how some guests reboot, and how most guests crash.
       return ["Shutdown", "UnsupportedInstruction", "Fault"].includes(outcome.reason._tag)
     case "TimedOut":
     case "Quit":

@@ -62,7 +62,7 @@ const choiceFlags = {
 
 const DEFAULT_ADDRESS = 0x1000
 const DEFAULT_MEMORY = 64 * 2 ** 20
-const DEFAULT_APPEND = "console=ttyS0 reboot=t"
+const DEFAULT_APPEND = "console=ttyS0 reboot=k"
 
 const runFlags = {
   image: Argument.String("image").pipe(
@@ -194,19 +194,19 @@ const run = Command.make("run", runFlags, (flags) =>
         "",
         "Exit status: what the guest wrote to its debug exit port; else",
         "",
-        "  0    it halted, shut down or asked for a reset",
+        "  0    it halted or asked for a reset",
         "  1    the VM could not be made",
         "  2    the command line is not understood",
-        "  70   it met something that the hypervisor cannot execute",
+        "  70   it crashed, or met something that the hypervisor cannot execute",
         "  124  it ran past --timeout",
-        "  130  Ctrl-C      141  nobody reads the output      143  SIGTERM"
+        "  129  SIGHUP      130  Ctrl-C      141  nobody reads the output      143  SIGTERM"
       ].join("\n  ")
     ),
     Command.withExamples([
       { command: "upcall run hello.bin", description: "A flat binary" },
       { command: "upcall run hello.bin --input u --prompt ': ' --stats", description: "From a script, with figures" },
       {
-        command: "upcall run --kernel vmlinuz --initrd initrd.cpio --append 'console=ttyS0 reboot=t' --memory 128M",
+        command: "upcall run --kernel vmlinuz --initrd initrd.cpio --append 'console=ttyS0 reboot=k' --memory 128M",
         description: "Linux on a serial console"
       },
       { command: "upcall run test.bin --clock virtual --seed 7 --timeout 10", description: "A run to be repeated" }

@@ -17,14 +17,20 @@ const { version } = JSON.parse(readFileSync(new URL("../../package.json", import
 }
 
 let signalStatus: number | undefined
+let isHungUp = false
 
 // The runtime ends the VM on the first signal; whoever sends a second one does not want to wait for that.
 const onSignal = (status: number) => () => {
-  if (signalStatus !== undefined) process.exit(status)
-  signalStatus = status
+  if (signalStatus !== undefined) process.exit(signalStatus)
+  signalStatus = isHungUp ? Outcome.EXIT.hungUp : status
 }
 process.on("SIGINT", onSignal(Outcome.EXIT.interrupted))
 process.on("SIGTERM", onSignal(Outcome.EXIT.terminated))
+// A terminal that was closed: the runtime knows only the two signals above, so one of them is raised.
+process.on("SIGHUP", () => {
+  isHungUp = true
+  process.kill(process.pid, "SIGTERM")
+})
 
 // Without a listener a reader that went away would be an uncaught exception; the console notices it by itself.
 process.stdout.on("error", () => undefined)

@@ -17,6 +17,7 @@ import * as IoRequest from "./IoRequest.ts"
  * - `ForeignStep`: the page shows a state that nobody may have set; it was not obeyed.
  * - `Abandoned`: a client went away while it held the request, or the VM was closed; it got all-ones.
  * - `NotifyRefused`: the hypervisor refused to hear of a completion.
+ * - `ObserverFailed`: an observer of requests threw; it hears no more.
  *
  * @category schemas
  * @since 0.1.0
@@ -30,7 +31,8 @@ export const DispatchEvent = Schema.TaggedUnion({
   Malformed: { vcpu: VcpuId, problem: Schema.String },
   ForeignStep: { vcpu: VcpuId, problem: Schema.String },
   Abandoned: { client: Schema.String, request: IoRequest.IoRequest },
-  NotifyRefused: { vcpu: VcpuId, result: Schema.Int }
+  NotifyRefused: { vcpu: VcpuId, result: Schema.Int },
+  ObserverFailed: { problem: Schema.String }
 })
 
 /**

@@ -9,9 +9,11 @@ import { hex, VcpuId } from "./Address.ts"
 /**
  * - `Exited`: the guest wrote `status` (0 to 255) to its debug exit device.
  * - `Halted`: every vCPU executed HLT with interrupts off, so nothing can wake one.
- * - `Shutdown`: a triple fault, which resets a real machine; how a guest without other means reboots.
- * - `ResetRequested`: the guest asked its chipset for a reset.
- * - `UnsupportedInstruction`: the layer's vCPU cannot execute what stands at the guest physical `address`.
+ * - `Shutdown`: a triple fault, which resets a real machine; how a guest without other means reboots, and how
+ *   most guests crash. `cause` is the layer's own words.
+ * - `ResetRequested`: the guest asked its chipset for a reset; `source` says through what.
+ * - `UnsupportedInstruction`: the layer's vCPU cannot execute what stands at the guest physical `address`;
+ *   `bytes` are the instruction and what follows it.
  * - `Fault`: the layer itself failed while it ran the guest; the VM can only be destroyed.
  *
  * @category schemas

@@ -1,7 +1,7 @@
 /**
  * Ranges of the three spaces that guests reach devices through: ports, memory-mapped I/O, PCI configuration.
  *
- * A range holds an access only when it holds every byte of it (law 8), in all three spaces alike.
+ * A range holds an access only when it holds every byte of it, in all three spaces alike.
  *
  * @since 0.1.0
  */

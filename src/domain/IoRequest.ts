@@ -59,17 +59,40 @@ export const IoRequest = Schema.TaggedUnion({
  */
 export type IoRequest = typeof IoRequest.Type
 
-/** @category models @since 0.1.0 */
+/**
+ * @category models
+ * @since 0.1.0
+ */
 export type PortRead = Extract<IoRequest, { readonly _tag: "PortRead" }>
-/** @category models @since 0.1.0 */
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
 export type PortWrite = Extract<IoRequest, { readonly _tag: "PortWrite" }>
-/** @category models @since 0.1.0 */
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
 export type MmioRead = Extract<IoRequest, { readonly _tag: "MmioRead" }>
-/** @category models @since 0.1.0 */
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
 export type MmioWrite = Extract<IoRequest, { readonly _tag: "MmioWrite" }>
-/** @category models @since 0.1.0 */
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
 export type PciRead = Extract<IoRequest, { readonly _tag: "PciRead" }>
-/** @category models @since 0.1.0 */
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
 export type PciWrite = Extract<IoRequest, { readonly _tag: "PciWrite" }>
 
 /**
@@ -81,7 +104,7 @@ export type PciWrite = Extract<IoRequest, { readonly _tag: "PciWrite" }>
 export type IoValue = number | bigint | void
 
 /**
- * A request as messages show it: `read 1 byte at port 0x3fd (vCPU 0)`.
+ * A request as messages show it: `read 1 byte from port 0x3fd (vCPU 0)`.
  *
  * @category formatting
  * @since 0.1.0

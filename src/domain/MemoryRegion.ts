@@ -26,9 +26,16 @@ export const AccessRights = Schema.Struct({
  */
 export type AccessRights = typeof AccessRights.Type
 
-/** @category constructors @since 0.1.0 */
+/**
+ * @category constructors
+ * @since 0.1.0
+ */
 export const readWriteExecute: AccessRights = { read: true, write: true, execute: true }
-/** @category constructors @since 0.1.0 */
+
+/**
+ * @category constructors
+ * @since 0.1.0
+ */
 export const readExecute: AccessRights = { read: true, write: false, execute: true }
 
 /**

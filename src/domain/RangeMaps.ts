@@ -23,10 +23,7 @@ const PORTS_PER_LEAF = 256
  * @since 0.1.0
  */
 export class PortMap<A> {
-  private readonly leaves: Array<Array<Owned<A> | undefined> | undefined> = Array.from(
-    { length: 0x1_0000 / PORTS_PER_LEAF },
-    () => undefined
-  )
+  private readonly leaves: Array<Array<Owned<A> | undefined> | undefined> = []
 
   /** The owner of the ports `[port, port + bytes)`, if one range holds them all. */
   find(port: number, bytes: number): A | undefined {

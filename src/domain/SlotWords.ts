@@ -12,7 +12,12 @@ import type { GuestAddress, VcpuId } from "./Address.ts"
 import type { IoRequest, IoValue } from "./IoRequest.ts"
 import { PORT_SPACE_END, SLOT_BYTES } from "./Limits.ts"
 
-/** Words of a slot's copy, to be passed to `ServicePage.fetchRequest`. @category limits @since 0.1.0 */
+/**
+ * Words of a slot's copy, to be passed to `ServicePage.fetchRequest`.
+ *
+ * @category limits
+ * @since 0.1.0
+ */
 export const SLOT_WORDS = SLOT_BYTES / 4
 
 const word = (offset: number): number => offset / 4

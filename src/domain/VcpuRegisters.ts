@@ -155,7 +155,12 @@ export const Cr4 = {
   SupervisorProtectionKeys: 1n << 24n
 } as const
 
-/** The bits of IA32_EFER that `check` reads. @category constants @since 0.1.0 */
+/**
+ * The bits of IA32_EFER that `check` reads.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const Efer = { LongModeEnable: 1n << 8n, LongModeActive: 1n << 10n } as const
 
 const allOf = (bits: Readonly<Record<string, bigint>>): bigint =>

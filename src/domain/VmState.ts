@@ -47,11 +47,22 @@ export const VmCommand = Schema.Literals(["Start", "Pause", "Resume", "Reset", "
  */
 export type VmCommand = typeof VmCommand.Type
 
-/** @category constructors @since 0.1.0 */
+/**
+ * @category constructors
+ * @since 0.1.0
+ */
 export const created: VmState = VmState.cases.Created.make({})
-/** @category constructors @since 0.1.0 */
+
+/**
+ * @category constructors
+ * @since 0.1.0
+ */
 export const running: VmState = VmState.cases.Running.make({})
-/** @category constructors @since 0.1.0 */
+
+/**
+ * @category constructors
+ * @since 0.1.0
+ */
 export const destroyed: VmState = VmState.cases.Destroyed.make({})
 const pausedFresh: VmState = VmState.cases.Paused.make({ started: false })
 const pausedStarted: VmState = VmState.cases.Paused.make({ started: true })

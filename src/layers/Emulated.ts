@@ -32,7 +32,7 @@ import { seededRandom } from "./model/seededRandom.ts"
 /**
  * - `clock`: `Real` (default) is the host's time while the VM runs; `Virtual` is counted in instructions, with idle time
  *   skipped, so that the same guest, devices and seed give the same run to the bit.
- * - `seed`: for the guest's RDRAND under the virtual clock; default 1.
+ * - `seed`: for the guest's RDRAND under the virtual clock, 0 to 2^32 - 1, 0 being the same as 1; default 1.
  * - `epochMs`: wall-clock time of each VM's start under the virtual clock, in milliseconds since 1970; default
  *   2026-01-01T00:00:00Z.
  * - `wasm`: the bytes of `build/v86.wasm` of npm package `v86`, checked by digest. Needed in a browser; elsewhere the

@@ -26,7 +26,7 @@ import { Engine } from "./simulated/Engine.ts"
 import type { PageSource } from "./simulated/GuestPages.ts"
 
 /**
- * - `seed`: decides the order of a VM's vCPUs; default 1.
+ * - `seed`: decides the order of a VM's vCPUs, 0 to 2^32 - 1, 0 being the same as 1; default 1.
  * - `completion`: how the hypervisor hears of completed requests: `Notify` (default) waits for NOTIFY_REQUEST_FINISH,
  *   `Polling` spins on the slot's state.
  * - `maxVms`: VMs at once, 1 to 1024, default 256.

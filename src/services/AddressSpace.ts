@@ -164,10 +164,18 @@ export const makeServiceMemory = (
               })
             )
           }
-          return Effect.fromResult(Result.map(back(bytes, purpose), (backing) => ({
-            address: space.insert(backing),
-            bytes
-          })))
+          // The host may have less than the layer promises; that is no defect of the program.
+          const backed = Result.flatMap(
+            Result.try({
+              try: () => back(bytes, purpose),
+              catch: (cause) =>
+                new ServiceMemoryError({
+                  reason: { _tag: "BadRequest", bytes, problem: `the host has not that much memory (${String(cause)})` }
+                })
+            }),
+            (result) => result
+          )
+          return Effect.fromResult(Result.map(backed, (backing) => ({ address: space.insert(backing), bytes })))
         }),
         (region) => Effect.sync(() => space.remove(region.address))
       ),

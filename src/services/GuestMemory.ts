@@ -92,6 +92,11 @@ export class GuestMemoryMap {
     this.sorted = [...this.sorted, region].toSorted((a, b) => a.guestAddress - b.guestAddress)
   }
 
+  /** Forgets every region: the VM is over. */
+  clear(): void {
+    this.sorted = []
+  }
+
   /** Takes `[guestAddress, guestAddress + bytes)` out; regions that stick out on a side keep that side. */
   remove({ bytes, guestAddress }: UnmappedRegion): void {
     const end = guestAddress + bytes

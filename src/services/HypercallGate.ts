@@ -2,7 +2,7 @@
  * The first third of the seam: the door through which hypercalls pass, as an id and two words.
  *
  * The seam is the ABI's own: structures travel by Service VM address, so every test exercises the bytes, and a real
- * kernel driver can call a simulated hypervisor. Programs use the typed {@link "./Hypercalls.ts"} above it.
+ * kernel driver can call a simulated hypervisor. Programs use the typed methods of `Hypercalls` above it.
  *
  * @since 0.1.0
  */

@@ -94,19 +94,26 @@ export class Hypercalls extends Context.Service<Hypercalls, {
   readonly createVm: (
     options: { readonly cpuAffinity: bigint; readonly flags?: bigint; readonly uuid?: Uint8Array }
   ) => Effect.Effect<{ readonly vmId: VmId; readonly vcpus: number }, HypercallError>
+  /** Destroys a Paused VM. */
   readonly destroyVm: (vmId: number) => Effect.Effect<void, HypercallError>
+  /** Starts a Created VM whose I/O request page is set. */
   readonly startVm: (vmId: number) => Effect.Effect<void, HypercallError>
+  /** Stops a VM's vCPUs, in any state of the VM. */
   readonly pauseVm: (vmId: number) => Effect.Effect<void, HypercallError>
+  /** Makes a Paused VM Created again; the hypervisor frees all 16 slots and keeps the page. */
   readonly resetVm: (vmId: number) => Effect.Effect<void, HypercallError>
+  /** Sets what a vCPU starts with, while the VM does not run. `registers` is the ABI's own structure. */
   readonly setVcpuRegs: (vmId: number, vcpuId: number, registers: Regs) => Effect.Effect<void, HypercallError>
   /** Names the page (by service address) where the VM's requests will appear; the hypervisor frees all 16 slots. */
   readonly setIoRequestBuffer: (vmId: number, page: number) => Effect.Effect<void, HypercallError>
+  /** Tells the hypervisor that the request of this vCPU is Complete. */
   readonly notifyRequestFinish: (vmId: number, vcpuId: number) => Effect.Effect<void, HypercallError>
   /** Applies 1 to 256 operations in order; those before a refused one stay. */
   readonly setMemoryRegions: (
     vmId: number,
     operations: ReadonlyArray<MemoryRegionOp>
   ) => Effect.Effect<void, HypercallError>
+  /** Drives interrupt line `gsi`; `op` is an `IrqLineOpCode` of `upcall/domain/abi/IrqLineWord`. */
   readonly setIrqLine: (vmId: number, gsi: number, op: number) => Effect.Effect<void, HypercallError>
 }>()("upcall/services/Hypercalls") {}
 
@@ -202,7 +209,19 @@ export const make: Effect.Effect<
     setIoRequestBuffer: (vmId, page) =>
       perform({ _tag: "SetIoRequestBuffer", vmId, page: BigInt(page) }, vmId, nothing),
     notifyRequestFinish: (vmId, vcpuId) => perform({ _tag: "NotifyRequestFinish", vmId, vcpuId }, vmId, nothing),
-    setMemoryRegions: (vmId, operations) => perform({ _tag: "SetMemoryRegions", vmId, operations }, vmId, nothing),
+    setMemoryRegions: (vmId, operations) =>
+      operations.length > MAX_MEMORY_REGIONS
+        ? Effect.fail(
+          new HypercallError({
+            reason: {
+              _tag: "Unencodable",
+              hypercall: names.SetMemoryRegions[0],
+              problem: `${operations.length} operations are more than the ${MAX_MEMORY_REGIONS} of one batch; ` +
+                "send them in several"
+            }
+          })
+        )
+        : perform({ _tag: "SetMemoryRegions", vmId, operations }, vmId, nothing),
     setIrqLine: (vmId, gsi, op) => perform({ _tag: "SetIrqLine", vmId, gsi, op }, vmId, nothing)
   })
 })

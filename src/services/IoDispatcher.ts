@@ -3,7 +3,7 @@
  * default client, else all-ones. One dispatcher per VM.
  *
  * A client is a name, ranges and a handler, which is an Effect. A handler that answers at once runs inside the
- * trapping vCPU's stack and costs about a tenth of a microsecond; one that suspends goes on as a fiber of its client's
+ * trapping vCPU's stack and costs a fraction of a microsecond; one that suspends goes on as a fiber of its client's
  * scope while other slots, clients and VMs go on.
  *
  * @since 0.1.0
@@ -65,6 +65,7 @@ export interface ClientCount {
  * - `NoSuchRange`: the client does not own the range it wants to give back or move.
  * - `BadRange`: the range is none: out of its space, or its end lies before its start.
  * - `DefaultTaken`: the VM has a default client already.
+ * - `Closed`: the client's scope was closed, it has no ranges any more.
  * - `DrainTimeout`: a client held a request for longer than the deadline.
  *
  * @category errors
@@ -80,6 +81,7 @@ export const IoDispatcherErrorReason = Schema.TaggedUnion({
   NoSuchRange: { client: Schema.String, range: IoRange.IoRange },
   BadRange: { client: Schema.String, problem: Schema.String },
   DefaultTaken: { client: Schema.String, owner: Schema.String },
+  Closed: { client: Schema.String },
   DrainTimeout: { clients: Schema.Array(Schema.String), deadlineMs: Schema.Number }
 })
 
@@ -113,6 +115,8 @@ export class IoDispatcherError
       case "DefaultTaken":
         return `client "${reason.client}" cannot be the default client: "${reason.owner}" is; ` +
           "a VM has one default client, close its scope first"
+      case "Closed":
+        return `client "${reason.client}" was closed with its scope and cannot have ranges; register it again`
       case "DrainTimeout":
         return `requests were still held after ${reason.deadlineMs} ms by ${reason.clients.join(", ")}; ` +
           "make these handlers answer, or close their clients"
@@ -148,12 +152,13 @@ export class IoDispatcher extends Context.Service<IoDispatcher, {
   readonly transitions: Stream.Stream<RequestTransition>
   /**
    * Calls back around each request until the scope closes: once it is read, and once it is completed, with its client's
-   * name. Synchronous, in the trapping vCPU's stack; for measuring and recording.
+   * name. Synchronous, in the trapping vCPU's stack; for measuring and recording. One that throws hears no more, and is
+   * reported as an event.
    */
   readonly observe: (observer: RequestObserver) => Effect.Effect<void, never, Scope.Scope>
   /**
    * Takes no new requests (they stay PENDING) and waits until none is held; the default deadline is 1 second. Fails
-   * with `DrainTimeout`, and takes requests again, when a client does not answer.
+   * with `DrainTimeout`, and takes requests again unless another drain holds them, when a client does not answer.
    */
   readonly drain: (deadline?: Duration.Input) => Effect.Effect<void, IoDispatcherError>
   /** Takes requests again after a drain, those that came meanwhile first. */

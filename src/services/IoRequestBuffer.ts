@@ -1,6 +1,6 @@
 /**
  * The shared page of 16 I/O request slots, slot by slot, for programs that dispatch requests themselves and for people
- * who look. Most programs use {@link "./IoDispatcher.ts"}, which works on the same page.
+ * who look. Most programs use `IoDispatcher`, which works on the same page.
  *
  * The state is in the type: a `Slot<"Pending">` can be claimed or answered, a `Slot<"Processing">` completed. JS types
  * are not linear, so a handle that is used twice is refused when it is used, by state and epoch.
@@ -184,7 +184,11 @@ const stateNames = new Map<number, RequestState>([
 ])
 
 /**
+ * The service over a page that a VM's dispatcher works on, too; for Upcall's own use.
+ *
  * @internal
+ * @category constructors
+ * @since 0.1.0
  */
 export const fromPage = (page: RequestPage): IoRequestBuffer["Service"] => {
   const refuse = (reason: IoRequestBufferErrorReason) => Effect.fail(new IoRequestBufferError({ reason }))

@@ -94,7 +94,7 @@ export class ServiceMemoryError
         return `${reason.bytes} bytes at service address ${hex(reason.address)} are not wholly inside allocated ` +
           "Service VM memory; use addresses of a region that ServiceMemory.allocate gave and that is not yet released"
       case "NotPage":
-        return `service address ${hex(reason.address)} is not the begin of a page; it must be a multiple of 0x1000`
+        return `service address ${hex(reason.address)} is not where a page begins; it must be a multiple of 0x1000`
       case "NoMemory":
         return `${reason.bytes} bytes of Service VM memory were asked for but only ${reason.available} are left; ` +
           "ask for less, or give the layer more"

@@ -7,14 +7,18 @@
  * **Example** (Running a guest to its end)
  *
  * ```ts
+ * import * as Effect from "effect/Effect"
+ * import { DebugExit, FlatBinary, Simulated, VirtualMachine } from "upcall"
+ *
  * const program = Effect.gen(function*() {
- *   const machines = yield* VirtualMachine
+ *   const machines = yield* VirtualMachine.VirtualMachine
  *   const vm = yield* machines.create({ memoryBytes: 1 << 20 })
  *   yield* vm.attach(DebugExit.make())
  *   yield* vm.load(yield* FlatBinary.plan({ bytes, address: 0x1000, memoryBytes: vm.memoryBytes }))
  *   const running = yield* vm.start
  *   return yield* running.ended
  * })
+ * // `bytes` is the guest's code, a Uint8Array.
  * program.pipe(Effect.scoped, Effect.provide(VirtualMachine.layer), Effect.provide(Simulated.layer))
  * ```
  *

@@ -8,7 +8,7 @@ import { formatSpan } from "../domain/MemoryRegion.ts"
 import * as VmState from "../domain/VmState.ts"
 
 /**
- * - `BeyondCapability`: the layer cannot do `what`; nothing was created.
+ * - `BeyondCapability`: the layer cannot do `what`; nothing was created. `asked` and `limit` count `what`, or name it.
  * - `BadOption`: an option or argument is not in its range; nothing was done.
  * - `Stale`: the handle is from an earlier state; nothing was done.
  * - `IllegalState`: the VM's state does not accept the command.
@@ -64,8 +64,11 @@ export class VirtualMachineError
     const reason = this.reason
     switch (reason._tag) {
       case "BeyondCapability":
-        return `the ${reason.hypervisor} hypervisor cannot give ${reason.what} of ${reason.asked}: its limit is ` +
-          `${reason.limit}; ask for less, or choose another hypervisor layer`
+        return typeof reason.limit === "number"
+          ? `the ${reason.hypervisor} hypervisor gives a VM at most ${reason.limit} ${reason.what}, not ` +
+            `${reason.asked}; ask for less, or choose another hypervisor layer`
+          : `the ${reason.hypervisor} hypervisor cannot give ${reason.what} ${reason.asked}, only ${reason.limit}; ` +
+            "ask for that, or choose another hypervisor layer"
       case "BadOption":
         return `${reason.option} is ${reason.value} but must be ${reason.expected}`
       case "Stale":

@@ -22,7 +22,7 @@ import type { VirtualMachineError } from "./VirtualMachineError.ts"
 
 /**
  * What a VM is made of. `vcpus` is 1 to 16, default 1; `memoryBytes` a positive multiple of 4096, mapped from guest
- * address 0 on.
+ * address 0 on; `name` is how messages call it (default `vm0`, `vm1`, ...). A layer's `profile` may allow less.
  *
  * @category models
  * @since 0.1.0
@@ -45,14 +45,21 @@ export interface Vm {
   readonly vcpus: number
   /** RAM that the VM was created with, in bytes. */
   readonly memoryBytes: number
+  /** Its RAM by guest physical address. */
   readonly memory: GuestMemory["Service"]
+  /** Where I/O clients register. */
   readonly io: IoDispatcher["Service"]
+  /** The slots of its I/O request page, to look at. */
   readonly requests: IoRequestBuffer["Service"]
+  /** The VM as its devices see it; `attach` provides it. */
   readonly machine: Machine["Service"]
   readonly state: Effect.Effect<VmState>
   /** The steps so far, oldest first; the last 1024 are kept. */
   readonly transitions: Effect.Effect<ReadonlyArray<VmTransition>>
-  /** Makes a device part of this VM: gives it the VM as its `Machine`, and a scope that ends with the VM. */
+  /**
+   * Makes a device part of this VM: gives it the VM as its `Machine`, and a scope that ends with the VM, or at once when
+   * the device fails.
+   */
   readonly attach: <A, E, R>(
     device: Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E, Exclude<R, Machine | Scope.Scope>>
@@ -67,8 +74,12 @@ export interface Vm {
  * @since 0.1.0
  */
 export interface StoppedVm extends Vm {
+  /** Sets what a vCPU starts with. Fails with `BadRegisters` when no processor takes them. */
   readonly setRegisters: (vcpu: number, registers: VcpuRegisters) => Effect.Effect<void, VirtualMachineError>
-  /** Writes an image's segments to memory and its registers to vCPU 0. Nothing is written when a segment does not fit. */
+  /**
+   * Writes an image's segments to memory and its registers to vCPU 0. Nothing is written when a segment does not fit or
+   * vCPU 0 cannot start with the registers.
+   */
   readonly load: (plan: ImagePlan) => Effect.Effect<void, VirtualMachineError>
   /** Gives the VM zero-filled RAM at `[guestAddress, guestAddress + bytes)`; both page-aligned. */
   readonly mapMemory: (
@@ -93,7 +104,9 @@ export interface StoppedVm extends Vm {
  */
 export interface CreatedVm extends StoppedVm {
   readonly _tag: "Created"
+  /** Runs vCPU 0, and on layers with `startsAllVcpus` every vCPU whose registers were set. */
   readonly start: Effect.Effect<RunningVm, VirtualMachineError>
+  /** Makes the VM Paused without having run; it can only be reset then. */
   readonly pause: Effect.Effect<PausedVm, VirtualMachineError>
 }
 
@@ -112,6 +125,7 @@ export interface RunningVm extends Vm {
    * `NotDrained`, and the VM runs on, when a handler does not answer by the deadline (default 1 second).
    */
   readonly pause: Effect.Effect<PausedVm, VirtualMachineError>
+  /** As `pause`, with a deadline of one's own. */
   readonly pauseWithin: (deadline: Duration.Input) => Effect.Effect<PausedVm, VirtualMachineError>
 }
 

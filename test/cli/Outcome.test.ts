@@ -11,7 +11,7 @@ describe("Outcome", () => {
     const vcpu = VcpuId.make(0)
     assert.strictEqual(status({ _tag: "Exited", status: 42 }), 42)
     assert.strictEqual(status({ _tag: "Halted" }), 0)
-    assert.strictEqual(status({ _tag: "Shutdown", vcpu, cause: "a triple fault" }), 0)
+    assert.strictEqual(status({ _tag: "Shutdown", vcpu, cause: "a triple fault" }), 70)
     assert.strictEqual(status({ _tag: "ResetRequested", source: "port 0xcf9" }), 0)
     assert.strictEqual(status({ _tag: "UnsupportedInstruction", vcpu, address: 0x1000, bytes: [0x0f] }), 70)
     assert.strictEqual(status({ _tag: "Fault", message: "no" }), 70)

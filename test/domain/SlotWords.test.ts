@@ -17,9 +17,41 @@ const TemptingWord = Schema.Union([
   Schema.Literals([-1, -4, -8, -(2 ** 31), 2 ** 31 - 1, 0xfffc, 0xfffd, 0xfffe, 0xcf8, 0xcfc]),
   AnyWord
 ])
+// Mostly one word is wrong, so that the checks behind the first ones are reached too.
+const NearlyLegal = Schema.Struct({
+  isWild: Schema.Literals([true, false, false, false]),
+  type: Schema.Literals([0, 1, 2, 3]),
+  direction: Schema.Literals([0, 1]),
+  size: Schema.Literals([1, 2, 4, 8]),
+  address: TemptingWord,
+  high: Schema.Union([Schema.Literal(0), TemptingWord]),
+  bus: Schema.Union([Schema.Literal(0), TemptingWord]),
+  device: Schema.Union([Schema.Literal(0), TemptingWord]),
+  function: Schema.Union([Schema.Literal(0), TemptingWord]),
+  register: Schema.Union([Schema.Literal(0), TemptingWord])
+})
 const anyWords = Arbitrary.map(
-  Arbitrary.array(Arbitrary.schema(TemptingWord), { minLength: 64, maxLength: 64 }),
-  (words) => Int32Array.from(words)
+  Arbitrary.all([
+    Arbitrary.array(Arbitrary.schema(TemptingWord), { minLength: 64, maxLength: 64 }),
+    Arbitrary.schema(NearlyLegal)
+  ]),
+  ([wild, nearly]) => {
+    const words = Int32Array.from(wild)
+    if (nearly.isWild) return words
+    words[at(Slot.SLOT_TYPE_OFFSET)] = nearly.type
+    words[at(Slot.REQUEST_DIRECTION_OFFSET)] = nearly.direction
+    words[SIZE] = nearly.size
+    words[SIZE + 1] = 0
+    words[ADDRESS] = nearly.address
+    words[ADDRESS + 1] = nearly.high
+    if (nearly.type === 2) {
+      words[at(Slot.REQUEST_PCI_BUS_OFFSET)] = nearly.bus
+      words[at(Slot.REQUEST_PCI_DEVICE_OFFSET)] = nearly.device
+      words[at(Slot.REQUEST_PCI_FUNCTION_OFFSET)] = nearly.function
+      words[at(Slot.REQUEST_PCI_REGISTER_OFFSET)] = nearly.register
+    }
+    return words
+  }
 )
 const isRequest = Schema.is(IoRequest)
 

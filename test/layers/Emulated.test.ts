@@ -241,9 +241,9 @@ describe("Emulated", () => {
         (create) => Effect.map(Effect.flip(create), (error) => error.message)
       )
       assert.deepStrictEqual(messages, [
-        "the emulated hypervisor cannot give vCPUs of 2: its limit is 1; ask for less, or choose another hypervisor layer",
-        "the emulated hypervisor cannot give bytes of RAM of 2147483648: its limit is 2147418112; ask for less, " +
-        "or choose another hypervisor layer"
+        "the emulated hypervisor gives a VM at most 1 vCPUs, not 2; ask for less, or choose another hypervisor layer",
+        "the emulated hypervisor gives a VM at most 2147418112 bytes of RAM, not 2147483648; ask for less, or choose " +
+        "another hypervisor layer"
       ])
       const vm = yield* machines.create({ memoryBytes: 1 << 20 })
       assert.strictEqual(vm.id, 1, "a refused VM took an id")

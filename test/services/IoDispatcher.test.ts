@@ -166,8 +166,7 @@ describe("IoDispatcher", () => {
         yield* setup.io.register(constant("client", 7, IoRange.ports(0, 0xffff)))
         setup.fake.submit(3, {})
         for (const vcpu of [-1, 2, 3, 16, 0.5, NaN, Infinity, 2 ** 31]) setup.dispatcher.serve(vcpu)
-        assert.strictEqual(setup.fake.state(3), Pending, "a slot that the VM has not is never looked at")
-        assert.deepStrictEqual(setup.notified, [])
+        assert.deepStrictEqual(setup.fake.accesses, [], "a slot that the VM has not is never looked at")
         setup.fake.submit(1, {})
         setup.dispatcher.serve(undefined)
         assert.strictEqual(answerOf(setup.fake, 1), 7)
@@ -544,6 +543,20 @@ describe("IoDispatcher", () => {
         assert.deepStrictEqual(tags(yield* setup.io.recentEvents), ["Abandoned", "Abandoned", "Unhandled"])
       }))
 
+    it.effect("a client that is gone can have no ranges", () =>
+      Effect.gen(function*() {
+        const setup = make()
+        const client = yield* Effect.scoped(setup.io.register(constant("gone", 1, IoRange.ports(0x100, 0x10f))))
+        const range = IoRange.ports(0x200, 0x20f)
+        const reasons = yield* Effect.all([
+          reasonOf(client.addRange(range)),
+          reasonOf(client.removeRange(range)),
+          reasonOf(client.moveRange(range, range))
+        ])
+        for (const reason of reasons) assert.deepStrictEqual(reason, { _tag: "Closed", client: "gone" })
+        assert.strictEqual(ask(setup, { address: 0x200 }), 0xff)
+      }))
+
     it.effect("other clients' requests stay theirs", () =>
       Effect.gen(function*() {
         const setup = make()
@@ -591,8 +604,36 @@ describe("IoDispatcher", () => {
         setup.fake.submit(0, { address: 0x300 })
         yield* Deferred.succeed(gate, undefined)
         yield* Fiber.join(closing)
-        assert.strictEqual(setup.fake.state(0), Pending, "the next request is untouched")
+        assert.strictEqual(answerOf(setup.fake), 0xff, "the next request gets an answer of its own")
+        assert.deepStrictEqual(tags(yield* setup.io.recentEvents), ["Abandoned", "Unhandled"])
+      }))
+
+    it.effect("a handler that wakes whoever closes its client, in its own stack, is over too", () =>
+      Effect.gen(function*() {
+        const setup = make()
+        const scope = yield* Scope.make()
+        const wake = yield* Deferred.make<void>()
+        let ended = false
+        yield* Scope.provide(
+          setup.io.register({
+            name: "wakes",
+            ranges: [IoRange.ports(0x100, 0x1ff)],
+            handle: () =>
+              Effect.andThen(Deferred.succeed(wake, undefined), Effect.never).pipe(
+                Effect.onInterrupt(() => Effect.sync(() => ended = true))
+              )
+          }),
+          scope
+        )
+        yield* Effect.forkChild(Effect.andThen(Deferred.await(wake), Scope.close(scope, Exit.void)), {
+          startImmediately: true
+        })
+        assert.strictEqual(ask(setup, { address: 0x100 }), 0xff)
+        yield* turns(2)
+        assert.isTrue(ended)
         assert.deepStrictEqual(tags(yield* setup.io.recentEvents), ["Abandoned"])
+        assert.deepStrictEqual(setup.notified, [0])
+        yield* setup.io.drain(0)
       }))
 
     for (const isLate of [false, true]) {
@@ -600,14 +641,16 @@ describe("IoDispatcher", () => {
         Effect.gen(function*() {
           const setup = make()
           const scope = yield* Scope.make()
+          let isClosed = false
           yield* Scope.provide(
             setup.io.register({
-              name: "suicidal",
+              name: "closes itself",
               ranges: [IoRange.ports(0x100, 0x1ff)],
               handle: () =>
                 Effect.gen(function*() {
                   if (isLate) yield* Effect.sleep(1)
                   yield* Scope.close(scope, Exit.void)
+                  isClosed = true
                   return 0x42
                 })
             }),
@@ -617,7 +660,8 @@ describe("IoDispatcher", () => {
           yield* TestClock.adjust(1)
           yield* turns(3)
           answer ??= answerOf(setup.fake)
-          assert.strictEqual(answer, isLate ? 0xff : 0x42)
+          assert.isTrue(isClosed, "it does not wait for itself")
+          assert.strictEqual(answer, 0xff, "a client that is gone answers nothing")
           assert.deepStrictEqual(yield* setup.io.counts, [])
           ask(setup, { address: 0x100 })
           assert.strictEqual((yield* setup.io.counts).at(-1)?.client, "(nobody)")
@@ -639,12 +683,12 @@ describe("IoDispatcher", () => {
         setup.dispatcher.serve(0)
         assert.deepStrictEqual((yield* setup.io.counts)[0]?.requests, 1, "a held request is not claimed twice")
         yield* TestClock.adjust(5)
-        assert.strictEqual(setup.fake.state(0), Pending)
-        assert.deepStrictEqual(setup.notified, [])
+        assert.deepStrictEqual(setup.notified, [], "the first claim did not complete")
         assert.deepStrictEqual(tags(yield* setup.io.recentEvents), ["ForeignStep", "ForeignStep"])
-        setup.dispatcher.serve(undefined)
+        assert.deepStrictEqual((yield* setup.io.counts)[0]?.requests, 2, "what is PENDING then is a request (law 4)")
         yield* TestClock.adjust(5)
         assert.strictEqual(answerOf(setup.fake), 0x42)
+        assert.deepStrictEqual(setup.notified, [0])
       }))
 
     it.effect("a notification that the hypervisor refuses is told", () =>
@@ -687,6 +731,44 @@ describe("IoDispatcher", () => {
         assert.isUndefined(ask(setup, { address: 1 }, 2), "still drained")
         yield* setup.io.proceed
         assert.deepStrictEqual([1, 2].map((vcpu) => answerOf(setup.fake, vcpu)), [7, 7])
+      }))
+
+    it.effect("it waits for a handler that is only starting, which woke whoever drains", () =>
+      Effect.gen(function*() {
+        const setup = make()
+        const wake = yield* Deferred.make<void>()
+        const gate = yield* Deferred.make<void>()
+        yield* setup.io.register({
+          name: "wakes",
+          ranges: [IoRange.ports(0x100, 0x1ff)],
+          handle: () => Effect.as(Effect.andThen(Deferred.succeed(wake, undefined), Deferred.await(gate)), 0x42)
+        })
+        const draining = yield* Effect.forkChild(Effect.andThen(Deferred.await(wake), setup.io.drain(1000)), {
+          startImmediately: true
+        })
+        ask(setup, { address: 0x100 })
+        yield* turns(2)
+        assert.isUndefined(draining.pollUnsafe())
+        yield* Deferred.succeed(gate, undefined)
+        yield* Fiber.join(draining)
+        assert.strictEqual(answerOf(setup.fake), 0x42)
+      }))
+
+    it.effect("of two drains at once the one that gives up lets the other stay", () =>
+      Effect.gen(function*() {
+        const setup = make()
+        yield* slow(setup)
+        ask(setup, { address: 0x100 }, 0)
+        const patient = yield* Effect.forkChild(setup.io.drain(1000), { startImmediately: true })
+        const hasty = yield* Effect.forkChild(Effect.exit(setup.io.drain(10)), { startImmediately: true })
+        yield* TestClock.adjust(10)
+        assert.isTrue(Exit.isFailure(yield* Fiber.join(hasty)))
+        assert.isUndefined(ask(setup, { address: 0x200 }, 1), "requests are still held back")
+        yield* TestClock.adjust(90)
+        yield* Fiber.join(patient)
+        assert.strictEqual(setup.fake.state(1), Pending)
+        yield* setup.io.proceed
+        assert.strictEqual(answerOf(setup.fake, 1), 0xff)
       }))
 
     it.effect("with nothing held it is done at once", () =>
@@ -787,6 +869,23 @@ describe("IoDispatcher", () => {
           "3 Answer 1"
         ])
         assert.isTrue(steps.every(Schema.is(RequestTransition)))
+      }))
+
+    it.effect("an observer that throws hears no more, and the guest hears nothing of it", () =>
+      Effect.gen(function*() {
+        const setup = make()
+        yield* setup.io.register(constant("client", 7, IoRange.ports(0, 0xff)))
+        let heard = 0
+        yield* setup.io.observe({
+          onRequest: () => {
+            throw new Error("bad observer")
+          }
+        })
+        yield* setup.io.observe({ onComplete: () => heard++ })
+        assert.deepStrictEqual([ask(setup, { address: 1 }), ask(setup, { address: 1 })], [7, 7])
+        assert.strictEqual(heard, 2)
+        const events = yield* setup.io.recentEvents
+        assert.deepStrictEqual<unknown>(events, [{ _tag: "ObserverFailed", problem: "Error: bad observer" }])
       }))
 
     it.effect("observers hear who was asked what, and what the guest then reads", () =>

@@ -89,6 +89,21 @@ describe("IoRequestBuffer", () => {
       assert.strictEqual(brief((yield* pendingOf(buffer, 0)).request), "r1 port 81")
     }))
 
+  it.effect("a request that was looked at before a reset is not the one that came after it (law 11)", () =>
+    Effect.gen(function*() {
+      const fake = new FakePage()
+      const page = new RequestPage(fake, 1, () => undefined)
+      const buffer = IoRequestBuffer.fromPage(page)
+      fake.submit(0, { address: 0x80 })
+      const old = yield* pendingOf(buffer, 0)
+      fake.setState(0, Free)
+      page.forgetAll()
+      fake.submit(0, { address: 0x81 })
+      assert.strictEqual((yield* reasonOf(old.claim))._tag, "Stale")
+      assert.strictEqual((yield* reasonOf(old.answer(1)))._tag, "Stale")
+      assert.strictEqual(fake.state(0), Pending)
+    }))
+
   it.effect("slots in other states have no request", () =>
     Effect.gen(function*() {
       const { buffer, fake } = make()

@@ -92,3 +92,7 @@ export const brief = (request: IoRequest): string => {
 /** Lets the host's event loop turn, so that fibers and vCPUs which can go on do. */
 export const turns = (count = 20): Effect.Effect<void> =>
   Effect.forEach(Array.from({ length: count }), () => Effect.yieldNow, { discard: true })
+
+/** Lets the host's event loop turn until something happened. */
+export const until = (happened: () => boolean): Effect.Effect<void> =>
+  Effect.suspend(() => happened() ? Effect.void : Effect.andThen(Effect.yieldNow, until(happened)))

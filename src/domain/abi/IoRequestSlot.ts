@@ -119,33 +119,109 @@ export const IoRequestPage = Layout.struct("acrn_io_request_buffer", {
   reqSlot: Layout.array("req_slot", IoRequestSlot, MAX_VCPUS)
 })
 
-/** u32: a `RequestTypeCode`. @category offsets @since 0.1.0 */
+/**
+ * u32: a `RequestTypeCode`.
+ *
+ * @category offsets
+ * @since 0.1.0
+ */
 export const SLOT_TYPE_OFFSET = IoRequestSlot.offsets.type
-/** u32: not 0 when the hypervisor spins on the state. @category offsets @since 0.1.0 */
+
+/**
+ * u32: not 0 when the hypervisor spins on the state.
+ *
+ * @category offsets
+ * @since 0.1.0
+ */
 export const SLOT_COMPLETION_POLLING_OFFSET = IoRequestSlot.offsets.completionPolling
-/** Where the request union begins. @category offsets @since 0.1.0 */
+
+/**
+ * Where the request union begins.
+ *
+ * @category offsets
+ * @since 0.1.0
+ */
 export const SLOT_REQUEST_OFFSET = IoRequestSlot.offsets.reqs
-/** u32: not 0 when the kernel answers the request itself. @category offsets @since 0.1.0 */
+
+/**
+ * u32: not 0 when the kernel answers the request itself.
+ *
+ * @category offsets
+ * @since 0.1.0
+ */
 export const SLOT_KERNEL_HANDLED_OFFSET = IoRequestSlot.offsets.kernelHandled
-/** u32: a `SlotStateCode`. @category offsets @since 0.1.0 */
+
+/**
+ * u32: a `SlotStateCode`.
+ *
+ * @category offsets
+ * @since 0.1.0
+ */
 export const SLOT_STATE_OFFSET = IoRequestSlot.offsets.processed
 
 // From the start of the slot, not of the union: one addition less for who reads a word of a live slot.
 const inSlot = (offset: number): number => SLOT_REQUEST_OFFSET + offset
 
-/** u32, in all three requests: a `DirectionCode`. @category offsets @since 0.1.0 */
+/**
+ * u32, in all three requests: a `DirectionCode`.
+ *
+ * @category offsets
+ * @since 0.1.0
+ */
 export const REQUEST_DIRECTION_OFFSET = inSlot(PioRequest.offsets.direction)
-/** u64, port and memory requests. @category offsets @since 0.1.0 */
+
+/**
+ * u64, port and memory requests.
+ *
+ * @category offsets
+ * @since 0.1.0
+ */
 export const REQUEST_ADDRESS_OFFSET = inSlot(PioRequest.offsets.address)
-/** u64, in all three requests: bytes accessed. @category offsets @since 0.1.0 */
+
+/**
+ * u64, in all three requests: bytes accessed.
+ *
+ * @category offsets
+ * @since 0.1.0
+ */
 export const REQUEST_SIZE_OFFSET = inSlot(PioRequest.offsets.size)
-/** u32 in port and PCI requests, u64 in memory requests. @category offsets @since 0.1.0 */
+
+/**
+ * u32 in port and PCI requests, u64 in memory requests.
+ *
+ * @category offsets
+ * @since 0.1.0
+ */
 export const REQUEST_VALUE_OFFSET = inSlot(PioRequest.offsets.value)
-/** u32, PCI requests. @category offsets @since 0.1.0 */
+
+/**
+ * u32, PCI requests.
+ *
+ * @category offsets
+ * @since 0.1.0
+ */
 export const REQUEST_PCI_BUS_OFFSET = inSlot(PciRequest.offsets.bus)
-/** u32, PCI requests. @category offsets @since 0.1.0 */
+
+/**
+ * u32, PCI requests.
+ *
+ * @category offsets
+ * @since 0.1.0
+ */
 export const REQUEST_PCI_DEVICE_OFFSET = inSlot(PciRequest.offsets.dev)
-/** u32, PCI requests. @category offsets @since 0.1.0 */
+
+/**
+ * u32, PCI requests.
+ *
+ * @category offsets
+ * @since 0.1.0
+ */
 export const REQUEST_PCI_FUNCTION_OFFSET = inSlot(PciRequest.offsets.func)
-/** u32, PCI requests. @category offsets @since 0.1.0 */
+
+/**
+ * u32, PCI requests.
+ *
+ * @category offsets
+ * @since 0.1.0
+ */
 export const REQUEST_PCI_REGISTER_OFFSET = inSlot(PciRequest.offsets.reg)

@@ -23,7 +23,12 @@ export const MemoryRegionOpCode = { Add: 0, Delete: 2 } as const
  */
 export const MemoryAccess = { Read: 0x1, Write: 0x2, Execute: 0x4, All: 0x7 } as const
 
-/** Bits of `attr` that hold access rights. @category constants @since 0.1.0 */
+/**
+ * Bits of `attr` that hold access rights.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const MEMORY_ACCESS_MASK = 0x7
 
 /**
@@ -40,7 +45,12 @@ export const MemoryType = {
   WriteProtected: 0x400
 } as const
 
-/** Bits of `attr` that hold the cache attribute. @category constants @since 0.1.0 */
+/**
+ * Bits of `attr` that hold the cache attribute.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const MEMORY_TYPE_MASK = 0x7c0
 
 /**

@@ -8,8 +8,9 @@
  *
  * Choices: each rise of counter 0's output makes the interrupt line low, then high, and it stays high until the next
  * rise, or until the guest's programming makes the output low. Only a rise that was counted out raises it, not that a
- * mode begins with its output high. Where the clock wakes devices late (time of the host), the rises that passed meanwhile are one, and the
- * next one comes at its own time; so are rises less than 20 us apart, which no guest could serve. After a reset all counters stand still, as if no firmware had run.
+ * mode begins with its output high. Where the clock wakes devices late (time of the host), the rises that passed
+ * meanwhile are one, and the next one comes at its own time; so are rises less than 20 us apart, which no guest could
+ * serve. After a reset all counters stand still, as if no firmware had run.
  *
  * @since 0.1.0
  */

@@ -65,6 +65,8 @@ export interface EmulationHost {
 interface Suspended {
   readonly size: number
   readonly resolve: (value: number) => void
+  /** Ends the wait of a CPU that was disposed of: its stack, and with it its memory, would stay for ever. */
+  readonly reject: (cause: unknown) => void
 }
 
 export class Engine implements VmEngine {
@@ -192,10 +194,11 @@ export class Engine implements VmEngine {
       this.pause,
       Effect.sync(() => {
         this.requests.setPage(undefined)
-        this.suspended = undefined
         this.cpu?.dispose()
         this.cpu = undefined
+        this.endWait()
         this.host.forget(this.vmId)
+        this.time.runOut()
       })
     )
   })
@@ -234,9 +237,15 @@ export class Engine implements VmEngine {
       made.memory.write(offset, old.memory.read(offset, Math.min(COPY_BYTES, bytes - offset)))
     }
     this.earlierInstructions += old.instructionCount
-    this.suspended = undefined
     this.cpu = made
     old.dispose()
+    this.endWait()
+  }
+
+  /** Lets the stack of a CPU that was disposed of unwind; nothing of the guest runs in it. */
+  private endWait(): void {
+    this.suspended?.reject(new CpuError({ reason: { _tag: "Disposed" } }))
+    this.suspended = undefined
   }
 
   private run(): void {
@@ -329,7 +338,15 @@ export class Engine implements VmEngine {
       : waitMs < SPIN_MS
       ? Effect.yieldNow
       : Effect.raceFirst(this.doorbell.wait, Effect.sleep(Math.max(1, waitMs)))
-    return Effect.andThen(wait, Effect.sync(() => this.time.advanceTo(this.source.nowNs())))
+    return Effect.andThen(
+      wait,
+      Effect.suspend(() => {
+        const now = this.source.nowNs()
+        this.time.advanceTo(now)
+        // Timers that come faster than they can be fired must leave the host its turns.
+        return this.time.nextDeadline <= now ? Effect.yieldNow : Effect.void
+      })
+    )
   }
 
   private passTimeTo(ns: number): void {
@@ -366,18 +383,19 @@ export class Engine implements VmEngine {
     // What the handler left to the guest's own scheduler needs no turn of the host.
     this.time.drain()
     if (this.requests.isAnswered()) return narrow(this.requests.take(), size)
-    return new Promise<number>((resolve) => {
-      this.suspended = { size, resolve }
+    return new Promise<number>((resolve, reject) => {
+      this.suspended = { size, resolve, reject }
       this.doorbell.ring()
     })
   }
 
   private fail(cause: unknown): void {
     if (cause instanceof CpuError && cause.reason._tag === "Shutdown") {
+      const words = cause.reason.cause.replaceAll("\n", " ")
       return this.end({
         _tag: "Shutdown",
         vcpu: VcpuId.make(0),
-        cause: `a triple fault, or what this CPU does not go on from (${cause.reason.cause.replaceAll("\n", " ")})`
+        cause: `a triple fault, or something this CPU core cannot go on from (it says: ${words})`
       })
     }
     this.end({ _tag: "Fault", message: cause instanceof Error ? cause.message : String(cause) })

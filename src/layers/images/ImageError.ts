@@ -80,8 +80,10 @@ export class ImageError extends Schema.TaggedError<ImageError>()("ImageError", {
       Unsupported: (r) =>
         `${r.file}: ${r.field} at offset ${hex(r.offset)} is ${r.found}, expected ${r.expected}; ${r.advice}`,
       DoesNotFit: (r) =>
-        `${r.file}: ${r.what} needs ${r.bytes} bytes in guest memory from ${hex(r.from)} up to ${hex(r.to)}, where ` +
-        `only ${Math.max(0, r.to - r.from)} are; ` +
+        `${r.file}: ${r.what} needs ${r.bytes} bytes in guest memory from ${hex(r.from)} ` +
+        (r.from < r.to
+          ? `up to ${hex(r.to)}, where only ${r.to - r.from} are; `
+          : `on, but must end by ${hex(r.to)}; `) +
         (r.needed === 0 ? "use a smaller one" : `give the VM at least ${r.needed} bytes of memory, or a smaller image`),
       CommandLineTooLong: (r) =>
         `the command line has ${r.found} bytes, but ${r.file} takes at most ${r.expected}; shorten it`,

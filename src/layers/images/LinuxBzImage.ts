@@ -3,8 +3,9 @@
  * and without the kernel's real-mode part. Source: Linux Documentation/arch/x86/boot.rst, "32-bit Boot Protocol".
  *
  * The kernel gets a memory map of one block of RAM from address 0 with the usual holes of a PC's first MiB, no video and
- * no ACPI tables. On its command line, `console=ttyS0` lets it print to a 16550 at port 0x3F8, and `reboot=t` makes a
- * restart a triple fault, which ends the VM.
+ * no ACPI tables. On its command line, `console=ttyS0` lets it print to a 16550 at port 0x3F8, and `reboot=k`
+ * makes a restart a request to `ResetControl`, which ends the VM (`reboot=t` a triple fault, which ends it as a
+ * shutdown).
  *
  * @since 0.1.0
  */
@@ -209,7 +210,7 @@ const make = (options: Options): Result.Result<ImagePlan, ImageError> =>
  * const plan = LinuxBzImage.plan({
  *   kernel: { name: "vmlinuz", bytes: kernel },
  *   initrd: { name: "initrd.cpio", bytes: initrd },
- *   commandLine: "console=ttyS0 reboot=t",
+ *   commandLine: "console=ttyS0 reboot=k",
  *   memoryBytes: 128 * 1024 * 1024
  * })
  * ```

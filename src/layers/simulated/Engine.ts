@@ -145,7 +145,7 @@ export class Engine implements VmEngine {
     this.setRequestPage(undefined)
     this.pages.clear()
     for (const { vcpu } of this.cores) vcpu.flush()
-    return this.pause
+    return Effect.tap(this.pause, () => Effect.sync(() => this.time.runOut()))
   })
 
   notify(vcpu: number): void {

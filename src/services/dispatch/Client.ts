@@ -8,4 +8,6 @@ export interface Client {
   readonly handle: (request: IoRequest) => Effect.Effect<IoValue, unknown>
   readonly run: (effect: Effect.Effect<IoValue, unknown>) => Fiber.Fiber<IoValue, unknown>
   requests: number
+  /** Its scope was closed: a handle that is left must not give it ranges again. */
+  isRetired: boolean
 }

@@ -38,6 +38,18 @@ interface InFlight {
   readonly fiber: Fiber.Fiber<IoValue, unknown>
 }
 
+/**
+ * A handler that is being started, per vCPU: it is below in the stack whenever anything else runs, for a handler can
+ * wake fibers that run in its own stack. `client` is undefined while there is none.
+ */
+interface Starting {
+  client: Client | undefined
+  request: IoRequest | undefined
+  epoch: number
+  /** The fiber that took its request away; it may be the handler's own. */
+  endedBy: number
+}
+
 /** Whether a handler's Effect is its result already. `isExit` alone is slow for one that is not: most handlers'. */
 const isSettled = (effect: Effect.Effect<IoValue, unknown>): effect is Exit.Exit<IoValue, unknown> => {
   const tag = (effect as { readonly _tag?: unknown })._tag
@@ -45,6 +57,7 @@ const isSettled = (effect: Effect.Effect<IoValue, unknown>): effect is Exit.Exit
 }
 
 const RECENT_EVENTS = 256
+const NO_FIBER = -1
 const DEFAULT_DEADLINE = Duration.seconds(1)
 
 export class Dispatcher {
@@ -55,8 +68,10 @@ export class Dispatcher {
   private readonly guestTime: GuestTime | undefined
   private readonly clients: Array<Client> = []
   private readonly inFlight: Array<InFlight | undefined>
+  private readonly starting: ReadonlyArray<Starting>
   private defaultClient: Client | undefined
-  private isDraining = false
+  /** Drains that hold new requests back. */
+  private drains = 0
   private waiters: Array<() => void> = []
   private observers: ReadonlyArray<RequestObserver> = []
   private recent: Array<DispatchEvent> = []
@@ -74,19 +89,25 @@ export class Dispatcher {
     })
     this.guestTime = guestTime
     this.inFlight = Array.from({ length: vcpus }, () => undefined)
+    this.starting = Array.from({ length: vcpus }, () => ({
+      client: undefined,
+      request: undefined,
+      epoch: 0,
+      endedBy: NO_FIBER
+    }))
   }
 
   /** Looks at one slot, or at all; what an upcall asks for. */
   serve(vcpu: number | undefined): void {
     if (vcpu === undefined) {
       for (let each = 0; each < this.page.vcpus; each++) this.serveSlot(each)
-    } else if (vcpu >= 0 && vcpu < this.page.vcpus) {
+    } else if (Number.isInteger(vcpu) && vcpu >= 0 && vcpu < this.page.vcpus) {
       this.serveSlot(vcpu)
     }
   }
 
   private serveSlot(vcpu: number): void {
-    if (this.isDraining) return
+    if (this.drains > 0) return
     const page = this.page
     switch (page.look(vcpu)) {
       case "NotPending":
@@ -113,24 +134,45 @@ export class Dispatcher {
     const client = this.routes.find(request) ?? this.defaultClient
     if (client === undefined) return this.answerUnhandled(vcpu, request)
     client.requests++
-    if (this.observers.length > 0) this.observeRequest(client, request)
+    if (this.observers.length > 0) this.observeRequest(client.name, request)
     const epoch = this.page.claim(vcpu)
-    let effect: Effect.Effect<IoValue, unknown>
+    const starting = this.starting[vcpu]!
+    starting.client = client
+    starting.request = request
+    starting.epoch = epoch
+    let fiber: InFlight["fiber"] | undefined
+    let exit: Exit.Exit<IoValue, unknown> | undefined
+    // What throws here is a handler that is none, or that answers with what is no Effect.
     try {
-      effect = client.handle(request)
+      const effect = client.handle(request)
+      if (isSettled(effect)) exit = effect
+      else {
+        fiber = client.run(effect)
+        exit = fiber.pollUnsafe()
+      }
     } catch (defect) {
-      return this.settle(client, request, epoch, Exit.die(defect))
+      exit = Exit.die(defect)
     }
-    if (isSettled(effect)) return this.settle(client, request, epoch, effect)
-    const fiber = client.run(effect)
-    const exit = fiber.pollUnsafe()
+    starting.client = undefined
     if (exit !== undefined) this.settle(client, request, epoch, exit)
-    else this.hold(client, request, epoch, fiber)
+    else this.hold(client, request, epoch, fiber!)
   }
 
   private hold(client: Client, request: IoRequest, epoch: number, fiber: InFlight["fiber"]): void {
-    this.inFlight[request.vcpu] = { client, request, epoch, fiber }
-    fiber.addObserver((exit) => this.settle(client, request, epoch, exit))
+    const vcpu = request.vcpu
+    if (this.page.isHeld(vcpu) && this.page.epoch(vcpu) === epoch) {
+      this.inFlight[vcpu] = { client, request, epoch, fiber }
+      fiber.addObserver((exit) => {
+        this.settle(client, request, epoch, exit)
+        // A slot that the hypervisor cleared meanwhile may show a new request, whose upcall came while this was held.
+        this.serveSlot(vcpu)
+      })
+    } else {
+      // The request was taken from the handler while it started, when its fiber was not known yet. One that closed its
+      // own client or VM goes on: it may still be closing.
+      if (fiber.id !== this.starting[vcpu]!.endedBy) fiber.interruptUnsafe()
+      if (this.waiters.length > 0 && !this.isHolding()) this.wake()
+    }
   }
 
   private settle(client: Client, request: IoRequest, epoch: number, exit: Exit.Exit<IoValue, unknown>): void {
@@ -158,7 +200,7 @@ export class Dispatcher {
 
   private answerConfigAddress(vcpu: number, request: IoRequest, value: number): void {
     if (this.observers.length > 0) {
-      for (const observer of this.observers) observer.onRequest?.(CONFIG_ADDRESS, request)
+      this.observeRequest(CONFIG_ADDRESS, request)
       this.observeCompletion(CONFIG_ADDRESS, request, value)
     }
     this.page.answer(vcpu, value)
@@ -167,20 +209,32 @@ export class Dispatcher {
   private answerUnhandled(vcpu: number, request: IoRequest): void {
     this.unhandled++
     if (this.observers.length > 0) {
-      for (const observer of this.observers) observer.onRequest?.(NOBODY, request)
+      this.observeRequest(NOBODY, request)
       this.observeCompletion(NOBODY, request, undefined)
     }
     this.page.answer(vcpu, undefined)
     this.report({ _tag: "Unhandled", request, nearest: this.routes.nearest(request) })
   }
 
-  private observeRequest(client: Client, request: IoRequest): void {
-    for (const observer of this.observers) observer.onRequest?.(client.name, request)
+  private observeRequest(client: string, request: IoRequest): void {
+    this.tell((observer) => observer.onRequest?.(client, request))
   }
 
   private observeCompletion(client: string, request: IoRequest, value: IoValue): void {
     const read = SlotWords.guestReads(request, value)
-    for (const observer of this.observers) observer.onComplete?.(client, request, read)
+    this.tell((observer) => observer.onComplete?.(client, request, read))
+  }
+
+  /** An observer that throws hears no more: the vCPU in whose stack it is called must not suffer for it. */
+  private tell(notify: (observer: RequestObserver) => void): void {
+    for (const observer of this.observers) {
+      try {
+        notify(observer)
+      } catch (defect) {
+        this.observers = this.observers.filter((other) => other !== observer)
+        this.report({ _tag: "ObserverFailed", problem: String(defect) })
+      }
+    }
   }
 
   private report(event: DispatchEvent): void {
@@ -190,7 +244,8 @@ export class Dispatcher {
   }
 
   private isHolding(): boolean {
-    return this.inFlight.some((held) => held !== undefined)
+    return this.inFlight.some((held) => held !== undefined) ||
+      this.starting.some(({ client }) => client !== undefined)
   }
 
   private wake(): void {
@@ -200,7 +255,7 @@ export class Dispatcher {
   }
 
   /** Completes what a client holds (or every client, without one) with all-ones; the fibers are for the caller to end. */
-  private abandon(client: Client | undefined): Array<Fiber.Fiber<IoValue, unknown>> {
+  private abandon(client: Client | undefined, by: number): Array<Fiber.Fiber<IoValue, unknown>> {
     const fibers: Array<Fiber.Fiber<IoValue, unknown>> = []
     for (let vcpu = 0; vcpu < this.inFlight.length; vcpu++) {
       const held = this.inFlight[vcpu]
@@ -210,12 +265,32 @@ export class Dispatcher {
       this.complete(held.client, held.request, held.epoch, undefined)
       this.report({ _tag: "Abandoned", client: held.client.name, request: held.request })
     }
+    for (const starting of this.starting) {
+      const { client: owner, epoch, request } = starting
+      if (owner === undefined || (client !== undefined && owner !== client)) continue
+      starting.endedBy = by
+      if (this.complete(owner, request!, epoch, undefined)) {
+        this.report({ _tag: "Abandoned", client: owner.name, request: request! })
+      }
+    }
     if (this.waiters.length > 0 && !this.isHolding()) this.wake()
     return fibers
   }
 
-  /** Completes everything with all-ones and ends the fibers: a VM that is closed, or reset. */
-  readonly abandonAll: Effect.Effect<void> = Effect.suspend(() => interruptOthers(this.abandon(undefined)))
+  private leaving: ReadonlyArray<Fiber.Fiber<unknown, unknown>> = []
+
+  /** Completes everything with all-ones and tells the fibers to end: a VM that is closed. */
+  readonly abandonAll: Effect.Effect<void> = Effect.withFiber((self) => {
+    const fibers = others(this.abandon(undefined, self.id), self)
+    this.leaving = [...this.leaving, ...fibers]
+    for (const fiber of fibers) fiber.interruptUnsafe(self.id)
+    return Effect.void
+  })
+
+  /** Waits for the fibers that {@link abandonAll} told to end. */
+  readonly handlersEnded: Effect.Effect<void> = Effect.withFiber((self) =>
+    Effect.asVoid(Fiber.awaitAll(others(this.leaving, self)))
+  )
 
   /** After the hypervisor cleared the slots: nothing of the old life completes in the new one. */
   readonly forgetAll: Effect.Effect<void> = Effect.suspend(() => {
@@ -239,16 +314,18 @@ export class Dispatcher {
         name: options.name,
         handle: options.handle as Client["handle"],
         run,
-        requests: 0
+        requests: 0,
+        isRetired: false
       }
     })
 
   private readonly retire = (client: Client) =>
-    Effect.suspend(() => {
+    Effect.withFiber((self) => {
+      client.isRetired = true
       this.routes.removeOwner(client)
       this.clients.splice(this.clients.indexOf(client), 1)
       if (this.defaultClient === client) this.defaultClient = undefined
-      return interruptOthers(this.abandon(client))
+      return interruptOthers(this.abandon(client, self.id))
     })
 
   readonly register = <E, R>(options: IoClientOptions<E, R>) =>
@@ -284,7 +361,7 @@ export class Dispatcher {
   private handleOf(client: Client): IoClient {
     const attempt = (change: () => ReturnType<Routes["addAll"]>) =>
       Effect.suspend(() => {
-        const refusal = change()
+        const refusal = client.isRetired ? { _tag: "Closed", client: client.name } as const : change()
         return refusal === undefined ? Effect.void : Effect.fail(new IoDispatcherError({ reason: refusal }))
       })
     return {
@@ -296,14 +373,21 @@ export class Dispatcher {
   }
 
   private readonly proceed: Effect.Effect<void> = Effect.sync(() => {
-    if (!this.isDraining) return
-    this.isDraining = false
+    if (this.drains === 0) return
+    this.drains = 0
     this.serve(undefined)
+  })
+
+  /** One drain did not succeed; another may still hold requests back. */
+  private readonly giveUp: Effect.Effect<void> = Effect.suspend(() => {
+    if (this.drains > 1) this.drains--
+    else return this.proceed
+    return Effect.void
   })
 
   private readonly drain = (deadline: Duration.Input = DEFAULT_DEADLINE): Effect.Effect<void, IoDispatcherError> =>
     Effect.suspend(() => {
-      this.isDraining = true
+      this.drains++
       if (!this.isHolding()) return Effect.void
       const settled = Effect.callback<void>((resume) => {
         const waiter = () => resume(Effect.void)
@@ -317,21 +401,18 @@ export class Dispatcher {
         orElse: () =>
           Effect.suspend(() => {
             const clients = this.inFlight.flatMap((held) => held === undefined ? [] : [held.client.name])
-            return Effect.andThen(
-              this.proceed,
-              Effect.fail(
-                new IoDispatcherError({
-                  reason: {
-                    _tag: "DrainTimeout",
-                    clients,
-                    deadlineMs: Duration.toMillis(Duration.fromInputUnsafe(deadline))
-                  }
-                })
-              )
+            return Effect.fail(
+              new IoDispatcherError({
+                reason: {
+                  _tag: "DrainTimeout",
+                  clients,
+                  deadlineMs: Duration.toMillis(Duration.fromInputUnsafe(deadline))
+                }
+              })
             )
           })
       })
-    }).pipe(Effect.onInterrupt(() => this.proceed))
+    }).pipe(Effect.onError(() => this.giveUp))
 
   private readonly events: Stream.Stream<DispatchEvent> = Stream.callback<DispatchEvent>(
     (queue) =>
@@ -400,8 +481,11 @@ export class Dispatcher {
 }
 
 /** A handler may close its own client or VM: it cannot wait for itself to end. */
+const others = (fibers: ReadonlyArray<Fiber.Fiber<unknown, unknown>>, self: Fiber.Fiber<unknown, unknown>) =>
+  fibers.filter((fiber) => fiber.id !== self.id)
+
 const interruptOthers = (fibers: ReadonlyArray<Fiber.Fiber<unknown, unknown>>): Effect.Effect<void> =>
-  Effect.withFiber((self) => Fiber.interruptAll(fibers.filter((fiber) => fiber.id !== self.id)))
+  Effect.withFiber((self) => Fiber.interruptAll(others(fibers, self)))
 
 /** Stands in for a client's name where there is none. */
 const NOBODY = "(nobody)"

@@ -18,6 +18,8 @@ export class VmCore {
   /** Moves on with every command; a handle knows the one it was made for. */
   generation = 0
   ended: Deferred.Deferred<EndReason> = Deferred.makeUnsafe()
+  /** The VM's scope is being closed, or was: its id and its memory may be another VM's. */
+  isClosed = false
   readonly name: string
   readonly transitions: Array<VmState.VmTransition> = []
   private readonly oneAtATime = Semaphore.makeUnsafe(1)
@@ -28,22 +30,26 @@ export class VmCore {
 
   /**
    * Takes one step of the VM's life: `prepare` may be interrupted and may fail with nothing changed; `perform` is the
-   * hypercall, after which the step counts.
+   * hypercall, after which the step counts. `undo` takes the preparation back when an interruption came after it.
    */
   take<A, E1, R1, R2>(
     handle: { readonly generation: number; readonly state: string },
     command: VmState.VmCommand,
     prepare: Effect.Effect<void, E1, R1>,
-    perform: Effect.Effect<A, VirtualMachineError, R2>
+    perform: Effect.Effect<A, VirtualMachineError, R2>,
+    undo: Effect.Effect<void> = Effect.void
   ): Effect.Effect<A, VirtualMachineError | E1, R1 | R2> {
     const step = Effect.suspend(() => {
       const next = VmState.step(this.state, command)
       if (Result.isFailure(next)) {
         return refuse({ _tag: "IllegalState", vm: this.name, command, state: this.state._tag })
       }
-      return Effect.andThen(
-        prepare,
-        Effect.uninterruptible(Effect.tap(perform, () => Effect.sync(() => this.record(next.success))))
+      // An interruption ends the preparation or comes after the step, never between: what was prepared would stay so.
+      return Effect.uninterruptibleMask((restore) =>
+        Effect.andThen(
+          Effect.onInterrupt(restore(prepare), () => undo),
+          Effect.tap(perform, () => Effect.sync(() => this.record(next.success)))
+        )
       )
     })
     return this.oneAtATime.withPermits(1)(Effect.andThen(this.current(handle), step))
@@ -61,6 +67,7 @@ export class VmCore {
   close<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return this.oneAtATime.withPermits(1)(Effect.suspend(() => {
       this.generation++
+      this.isClosed = true
       return effect
     }))
   }

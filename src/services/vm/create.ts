@@ -2,6 +2,7 @@
  * Creating a VM: capability check, page, hypercalls, RAM, and the finalizers in the order that the protocol wants
  * (the hypervisor forgets the VM first, then memory goes).
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -42,6 +43,7 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
   const hostTime: GuestTime = { clock: yield* Clock.Clock, scheduler: yield* Scheduler.Scheduler }
   const host = hostTime.scheduler.makeDispatcher()
   const dispatchers = new Map<number, Dispatcher>()
+  const roots = new Set<Scope.Closeable>()
   let created = 0
 
   yield* upcalls.register((hint) => {
@@ -49,12 +51,18 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
     else for (const dispatcher of dispatchers.values()) dispatcher.serve(undefined)
   })
 
+  // A VM that outlives what serves its requests would wait for ever at its first one.
+  yield* Effect.addFinalizer((exit) =>
+    Effect.forEach([...roots], (root) => Scope.close(root, exit), { discard: true })
+  )
+
   const build = Effect.fnUntraced(function*(options: Required<VmOptions>, root: Scope.Scope) {
     const { memoryBytes, name, vcpus } = options
     const core = new VmCore(name)
-    // Scopes close in reverse: VM first, then its devices, then its memory.
+    // Scopes close in reverse: VM first, then its handlers, its devices, and its memory.
     const memoryScope = yield* Scope.fork(root)
     const deviceScope = yield* Scope.fork(root)
+    const handlerScope = yield* Scope.fork(root)
     const vmScope = yield* Scope.fork(root)
 
     const page = yield* memory.allocate({ bytes: PAGE_BYTES, purpose: { _tag: "IoRequestPage" } }).pipe(
@@ -86,18 +94,26 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
         dispatchers.set(vmId, serving)
         return serving
       }),
-      // Before the VM is destroyed: no vCPU is left waiting, and no handler runs on.
+      // Before the VM is destroyed: no vCPU is left waiting, and every handler is told to end.
       (serving) =>
-        core.close(
-          Effect.ignore(hypercalls.pauseVm(vmId)).pipe(
-            Effect.andThen(serving.abandonAll),
-            Effect.andThen(Effect.sync(() => dispatchers.delete(vmId)))
+        // First of all what is held: a pause under way waits for it, and a close waits for that pause.
+        Effect.andThen(
+          serving.abandonAll,
+          core.close(
+            Effect.ignore(hypercalls.pauseVm(vmId)).pipe(
+              Effect.andThen(serving.abandonAll),
+              Effect.andThen(Effect.sync(() => dispatchers.delete(vmId)))
+            )
           )
         )
     ).pipe(Scope.provide(vmScope))
+    // Once the VM is destroyed its time runs out: a handler that ends with a sleep of guest time can end then.
+    yield* Scope.addFinalizer(handlerScope, dispatcher.handlersEnded)
 
     const vmMemory = makeMemory({ hypercalls, memory, memoryScope, name, profile: gate.profile, vmId })
     yield* vmMemory.map({ guestAddress: 0, bytes: memoryBytes })
+    // A handle that outlives its VM must not reach memory that is another VM's by then.
+    yield* Scope.addFinalizer(memoryScope, Effect.sync(() => vmMemory.guestMap.clear()))
 
     // In a turn of its own: whoever waits may close the VM, and must not do so inside the handler that told.
     const end = (reason: EndReason): void => {
@@ -132,7 +148,14 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
       gate,
       hypercalls,
       machine,
-      resetDevices: Effect.suspend(() => Effect.all([...resets], { discard: true })),
+      // The hypervisor was reset already: a device that fails must not keep the others, or the VM, half in the old life.
+      resetDevices: Effect.suspend(() =>
+        Effect.forEach([...resets], (reset) =>
+          Effect.catchCause(
+            reset,
+            (cause) => Effect.logError(`a device of VM "${name}" failed to reset: ${Cause.pretty(cause)}`)
+          ), { discard: true })
+      ),
       vmMemory
     })
   })
@@ -144,6 +167,8 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
     created++
     // A VM that could not be made wholly is unmade at once, not when its owner's scope closes.
     const root = yield* Scope.fork(yield* Effect.scope)
+    yield* Scope.addFinalizer(root, Effect.sync(() => roots.delete(root)))
+    roots.add(root)
     return yield* Effect.onExit(
       build(options, root),
       (exit) => Exit.isFailure(exit) ? Scope.close(root, exit) : Effect.void

@@ -4,6 +4,7 @@
 import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import * as ScopeModule from "effect/Scope"
@@ -59,26 +60,31 @@ export const makeHandles = (parts: Parts): CreatedVm => {
     state: Effect.sync(() => core.state),
     transitions: Effect.sync(() => [...core.transitions]),
     attach: <A, E, R>(device: Effect.Effect<A, E, R>) =>
-      device.pipe(
-        Effect.provideService(Machine, machine),
-        Effect.provideService(ScopeModule.Scope, deviceScope)
-      ) as Effect.Effect<A, E, Exclude<R, Machine | Scope.Scope>>,
+      Effect.gen(function*() {
+        const scope = yield* ScopeModule.fork(deviceScope)
+        return yield* device.pipe(
+          Effect.provideService(Machine, machine),
+          Effect.provideService(ScopeModule.Scope, scope),
+          // A device that could not be made wholly is unmade: a half of it must not answer the guest.
+          Effect.onExit((exit) => Exit.isFailure(exit) ? ScopeModule.close(scope, exit) : Effect.void)
+        )
+      }) as Effect.Effect<A, E, Exclude<R, Machine | Scope.Scope>>,
     registers: (vcpu) =>
       Effect.gen(function*() {
         yield* checkVcpu(vcpu)
+        const refused = (problem: string) =>
+          refuse({ _tag: "Refused", vm: core.name, step: `read the registers of vCPU ${vcpu}`, problem })
         const state = yield* VcpuState
+        if (core.isClosed) return yield* refused("its scope was closed; read them before")
         const registers = yield* state.read(vmId, vcpu)
         if (registers !== undefined) return registers
-        return yield* refuse({
-          _tag: "Refused",
-          vm: core.name,
-          step: `read the registers of vCPU ${vcpu}`,
-          problem: "they can be read while the VM is paused and the vCPU does not wait inside an instruction"
-        })
+        return yield* refused(
+          "they can be read while the VM is paused and the vCPU does not wait inside an instruction"
+        )
       })
   }
 
-  const setRegisters = (vcpu: number, registers: VcpuRegisters.VcpuRegisters) =>
+  const checkRegisters = (vcpu: number, registers: VcpuRegisters.VcpuRegisters) =>
     Effect.gen(function*() {
       yield* checkVcpu(vcpu)
       const checked = VcpuRegisters.check(registers)
@@ -89,10 +95,15 @@ export const makeHandles = (parts: Parts): CreatedVm => {
       if (!gate.profile.modes.includes(mode)) {
         return yield* refuse(beyond(gate.profile, "a vCPU start in mode", mode, gate.profile.modes.join(" or ")))
       }
-      yield* hypercalls.setVcpuRegs(vmId, vcpu, checked.success).pipe(
+    })
+
+  const setRegisters = (vcpu: number, registers: VcpuRegisters.VcpuRegisters) =>
+    Effect.andThen(
+      checkRegisters(vcpu, registers),
+      hypercalls.setVcpuRegs(vmId, vcpu, registers).pipe(
         Effect.mapError(refusedAt(`set the registers of vCPU ${vcpu}`))
       )
-    })
+    )
 
   const load = (plan: ImagePlan) =>
     Effect.gen(function*() {
@@ -105,6 +116,7 @@ export const makeHandles = (parts: Parts): CreatedVm => {
           })
         }
       }
+      yield* checkRegisters(0, plan.registers)
       for (const segment of plan.segments) {
         yield* machine.memory.write(segment.address, segment.bytes).pipe(Effect.mapError(refusedAt("load its image")))
       }
@@ -144,7 +156,7 @@ export const makeHandles = (parts: Parts): CreatedVm => {
         )
       )
       const paused = Effect.tapError(pauseHypercall, () => dispatcher.service.proceed)
-      return Effect.map(core.take(at, "Pause", drained, paused), pausedVm)
+      return Effect.map(core.take(at, "Pause", drained, paused, dispatcher.service.proceed), pausedVm)
     }
     return {
       ...common,

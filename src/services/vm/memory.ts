@@ -3,6 +3,7 @@
  * misalignment are refused with an explanation where the gate would take them silently.
  */
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
@@ -56,7 +57,7 @@ export const makeMemory = (options: {
       } as const
     }
     if (guestAddress + bytes > 2 ** profile.addressBits) {
-      return beyond(profile, "guest addresses up to", guestAddress + bytes, 2 ** profile.addressBits)
+      return beyond(profile, "bytes of guest address space", guestAddress + bytes, 2 ** profile.addressBits)
     }
     return undefined
   }
@@ -76,12 +77,14 @@ export const makeMemory = (options: {
           mappedBytes: taken.bytes
         })
       }
+      const total = guestMap.regions.reduce((sum, region) => sum + region.bytes, bytes)
+      if (total > profile.maxRamBytes) return fail(beyond(profile, "bytes of RAM", total, profile.maxRamBytes))
       if (profile.mapping === "OneBlockFromZero" && (guestAddress !== 0 || guestMap.regions.length > 0)) {
         return fail(beyond(profile, "RAM at guest address", guestAddress, "one block from address 0"))
       }
-      // The region is RAM of the VM's until the VM ends: the guest may still hold its pages.
-      return memory.allocate({ bytes, purpose: { _tag: "GuestRam", vmId } }).pipe(
-        Scope.provide(memoryScope),
+      // The region is RAM of the VM's until the VM ends, for the guest may still hold its pages; unless it never got it.
+      const mapIn = (scope: Scope.Closeable) => memory.allocate({ bytes, purpose: { _tag: "GuestRam", vmId } }).pipe(
+        Scope.provide(scope),
         Effect.mapError(refused("get RAM")),
         Effect.flatMap((region) =>
           Effect.fromResult(decodeMapped({
@@ -98,8 +101,9 @@ export const makeMemory = (options: {
           )
         ),
         Effect.tap((mapped) => Effect.sync(() => guestMap.add(mapped))),
-        Effect.uninterruptible
+        Effect.onExit((exit) => Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void)
       )
+      return Effect.uninterruptible(Effect.flatMap(Scope.fork(memoryScope), mapIn))
     })
 
   const unmap: VmMemory["unmap"] = (wanted) =>

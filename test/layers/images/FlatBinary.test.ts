@@ -60,8 +60,8 @@ describe("FlatBinary", () => {
     [
       "no room for a stack",
       { bytes: new Uint8Array(MiB), address: 0 },
-      "guest.bin: a stack beside the image needs 4096 bytes in guest memory from 0x100000 up to 0x100000, where only " +
-      "0 are; give the VM at least 1052672 bytes of memory, or a smaller image"
+      "guest.bin: a stack beside the image needs 4096 bytes in guest memory from 0x100000 on, but must end by " +
+      "0x100000; give the VM at least 1052672 bytes of memory, or a smaller image"
     ],
     ["a fractional address", { address: 0.5 }, "address is 0.5; pass an integer from 0 to 0xffffffff"],
     ["a negative address", { address: -1 }, "address is -1; pass an integer from 0 to 0xffffffff"],

@@ -221,14 +221,14 @@ describe("LinuxBzImage", () => {
       "a kernel that unpacks itself beyond the memory",
       { memoryBytes: 16 * MiB },
       "vmlinuz: the kernel as unpacked (pref_address, init_size) needs 1048576 bytes " +
-      `${loaded} 0x1000000 up to 0x1000000, where only 0 are; ` +
+      `${loaded} 0x1000000 on, but must end by 0x1000000; ` +
       "give the VM at least 17825792 bytes of memory, or a smaller image"
     ],
     [
       "a kernel that unpacks itself above all memory",
       { kernel: bzImage([0x25c, 4, 1]) },
       "vmlinuz: the kernel as unpacked (pref_address, init_size) needs 1048576 bytes " +
-      `${loaded} 0x101000000 up to 0x2000000, where only 0 are; use a smaller one`
+      `${loaded} 0x101000000 on, but must end by 0x2000000; use a smaller one`
     ],
     [
       "an initrd beyond the memory",

@@ -78,22 +78,25 @@ describe("instruction restart", () => {
     )
   }
 
-  it.effect("ADC and SBB use the carry from before, not from the attempt that waited", () =>
-    Effect.gen(function*() {
-      // STC; ADC DWORD [SLOW], 0xffffffff: 0x11 + 0xffffffff + 1 = 0x11 with carry; then ADC EAX, 0.
-      const vm = yield* boot(g.code(
-        g.mov(g.Reg.eax, 0),
-        [0xf9],
-        [0x81, 0x15, 0, 0, 0, 0xf0, 0xff, 0xff, 0xff, 0xff],
-        [0x83, 0xd0, 0x00],
-        g.store(DATA),
-        g.stop
-      ))
-      const seen = yield* device(vm, "slow", SLOW, [1])
-      yield* runToEnd(vm)
-      assert.deepStrictEqual(seen.map(brief), ["r4 mmio f0000000", "w4 mmio f0000000 11"])
-      assert.strictEqual(yield* vm.memory.read32(DATA), 1)
-    }).pipe(onSimulated()))
+  for (const [name, prepare, sum] of [["CLC", 0xf8, 0], ["STC", 0xf9, 1]] as const) {
+    it.effect(`ADC after ${name} uses the carry from before, not from the attempt that waited`, () =>
+      Effect.gen(function*() {
+        // 0x11 + 0xffffffef + carry is the carry, with a carry; JZ then leaves EAX 0.
+        const vm = yield* boot(g.code(
+          g.mov(g.Reg.eax, 0),
+          [prepare],
+          [0x81, 0x15, 0, 0, 0, 0xf0, 0xef, 0xff, 0xff, 0xff],
+          [0x74, 0x05],
+          g.mov(g.Reg.eax, 1),
+          g.store(DATA),
+          g.stop
+        ))
+        const seen = yield* device(vm, "slow", SLOW, [1])
+        yield* runToEnd(vm)
+        assert.deepStrictEqual(seen.map(brief), ["r4 mmio f0000000", `w4 mmio f0000000 ${sum}`])
+        assert.strictEqual(yield* vm.memory.read32(DATA), sum)
+      }).pipe(onSimulated()))
+  }
 
   /** A guest that does `body` with interrupts on; its handler for line 4 stores to FAST, and reads its port. */
   const interruptible = (...body: ReadonlyArray<g.Code>) => {

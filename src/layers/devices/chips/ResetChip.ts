@@ -16,11 +16,27 @@
  * @since 0.1.0
  */
 export const KEYBOARD_DATA = 0x60
-/** @category constants @since 0.1.0 */
+
+/**
+ * @category constants
+ * @since 0.1.0
+ */
 export const KEYBOARD_COMMAND = 0x64
-/** Port 0x92: the fast gate and reset. @category constants @since 0.1.0 */
+
+/**
+ * Port 0x92: the fast gate and reset.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const SYSTEM_CONTROL_A = 0x92
-/** Port 0xCF9: the chipset's reset. @category constants @since 0.1.0 */
+
+/**
+ * Port 0xCF9: the chipset's reset.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
 export const RESET_CONTROL = 0xcf9
 
 /**
