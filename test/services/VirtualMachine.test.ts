@@ -456,6 +456,20 @@ describe("VirtualMachine", () => {
         yield* vm.mapMemory({ guestAddress: 0x20_0000, bytes: 0x1000 })
       }).pipe(onSimulated({ maxRamBytes: 0x8000 })))
 
+    it.effect("that is refused late leaves no Service VM memory taken", () =>
+      Effect.gen(function*() {
+        const memory = yield* ServiceMemory
+        const probe = Effect.scoped(
+          Effect.map(memory.allocate({ bytes: 4096, purpose: { _tag: "IoRequestPage" } }), ({ address }) => address)
+        )
+        const vm = yield* boot(g.code(g.stop))
+        const before = yield* probe
+        const region = { guestAddress: 0x20_0000, bytes: 0x1000, cacheType: "Nonsense" as never }
+        assert.strictEqual(yield* tagOf(vm.mapMemory(region)), "Refused")
+        assert.strictEqual(yield* probe, before)
+        assert.strictEqual((yield* vm.memory.regions).length, 1)
+      }).pipe(onSimulated()))
+
     it.effect("belongs to one VM", () =>
       Effect.gen(function*() {
         const one = yield* boot(g.code(g.mov(g.Reg.eax, 0x11), g.store(DATA), g.stop))

@@ -209,7 +209,6 @@ export class HypervisorModel implements HypercallBackend {
     if (next === undefined) return Effect.succeed(EPERM)
     vm.state = next
     vm.ended = undefined
-    vm.prepared.clear()
     vm.engine.reset()
     if (vm.page !== undefined) freeAllSlots(vm.page)
     return Effect.succeed(OK)

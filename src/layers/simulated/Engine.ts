@@ -80,6 +80,7 @@ export class Engine implements VmEngine {
     this.pages = new GuestPages(source)
     this.cores = Array.from({ length: vcpus }, (_, id) => {
       const vcpu = new Vcpu(id, this.pages, new SlotWriter(vmId, id, raise, options.isPolling))
+      vcpu.picPorts = this.pic
       if (id === 0) vcpu.pic = this.pic
       vcpu.onAccess = () => this.catchUp()
       return { vcpu, interpreter: new Interpreter(vcpu), isStarted: false }

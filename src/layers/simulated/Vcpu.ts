@@ -47,7 +47,9 @@ export class Vcpu {
   gdtLimit = 0
   idtBase = 0
   idtLimit = 0
-  /** The interrupt controller, for the vCPU that it interrupts. */
+  /** The VM's interrupt controllers, which every vCPU can program. */
+  picPorts: Pic8259 | undefined
+  /** The same for the vCPU that they interrupt. */
   pic: Pic8259 | undefined
   /** Tells the engine how far this vCPU got before it lets a device see time. */
   onAccess: () => void = () => undefined
@@ -217,7 +219,7 @@ export class Vcpu {
 
   /** Reads a port; negative when the instruction must wait. */
   portRead(port: number, size: number): number {
-    if (this.isForPic(port, size)) return this.pic!.read(port)
+    if (this.isForPic(port, size)) return this.picPorts!.read(port)
     return this.portAccess(Slot.DirectionCode.Read, port, size, 0)
   }
 
@@ -235,7 +237,7 @@ export class Vcpu {
   /** Writes a port; negative when the instruction must wait. */
   portWrite(port: number, size: number, value: number): number {
     if (this.isForPic(port, size)) {
-      this.pic!.write(port, value)
+      this.picPorts!.write(port, value)
       return 0
     }
     return this.portAccess(Slot.DirectionCode.Write, port, size, narrow(value, size))
@@ -268,7 +270,7 @@ export class Vcpu {
 
   /** As in the emulated core, the interrupt controllers answer accesses of one byte. */
   private isForPic(port: number, size: number): boolean {
-    return this.pic !== undefined && size === 1 && Pic8259.owns(port)
+    return this.picPorts !== undefined && size === 1 && Pic8259.owns(port)
   }
 
   private portAccess(direction: number, port: number, size: number, value: number): number {

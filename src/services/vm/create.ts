@@ -52,9 +52,7 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
   })
 
   // A VM that outlives what serves its requests would wait for ever at its first one.
-  yield* Effect.addFinalizer((exit) =>
-    Effect.forEach([...roots], (root) => Scope.close(root, exit), { discard: true })
-  )
+  yield* Effect.addFinalizer((exit) => Effect.forEach([...roots], (root) => Scope.close(root, exit), { discard: true }))
 
   const build = Effect.fnUntraced(function*(options: Required<VmOptions>, root: Scope.Scope) {
     const { memoryBytes, name, vcpus } = options

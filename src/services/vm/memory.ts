@@ -83,26 +83,27 @@ export const makeMemory = (options: {
         return fail(beyond(profile, "RAM at guest address", guestAddress, "one block from address 0"))
       }
       // The region is RAM of the VM's until the VM ends, for the guest may still hold its pages; unless it never got it.
-      const mapIn = (scope: Scope.Closeable) => memory.allocate({ bytes, purpose: { _tag: "GuestRam", vmId } }).pipe(
-        Scope.provide(scope),
-        Effect.mapError(refused("get RAM")),
-        Effect.flatMap((region) =>
-          Effect.fromResult(decodeMapped({
-            guestAddress,
-            serviceAddress: region.address,
-            bytes,
-            rights: wanted.rights ?? MemoryRegion.readWriteExecute,
-            cacheType: wanted.cacheType ?? "WriteBack"
-          })).pipe(Effect.mapError(refused("map RAM")))
-        ),
-        Effect.tap((mapped) =>
-          hypercalls.setMemoryRegions(vmId, [MemoryRegion.toMapOp(mapped)]).pipe(
-            Effect.mapError(refused("map RAM"))
-          )
-        ),
-        Effect.tap((mapped) => Effect.sync(() => guestMap.add(mapped))),
-        Effect.onExit((exit) => Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void)
-      )
+      const mapIn = (scope: Scope.Closeable) =>
+        memory.allocate({ bytes, purpose: { _tag: "GuestRam", vmId } }).pipe(
+          Scope.provide(scope),
+          Effect.mapError(refused("get RAM")),
+          Effect.flatMap((region) =>
+            Effect.fromResult(decodeMapped({
+              guestAddress,
+              serviceAddress: region.address,
+              bytes,
+              rights: wanted.rights ?? MemoryRegion.readWriteExecute,
+              cacheType: wanted.cacheType ?? "WriteBack"
+            })).pipe(Effect.mapError(refused("map RAM")))
+          ),
+          Effect.tap((mapped) =>
+            hypercalls.setMemoryRegions(vmId, [MemoryRegion.toMapOp(mapped)]).pipe(
+              Effect.mapError(refused("map RAM"))
+            )
+          ),
+          Effect.tap((mapped) => Effect.sync(() => guestMap.add(mapped))),
+          Effect.onExit((exit) => Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void)
+        )
       return Effect.uninterruptible(Effect.flatMap(Scope.fork(memoryScope), mapIn))
     })
 
