@@ -49,7 +49,15 @@ export class Upcalls extends Context.Service<Upcalls, {
 
 // Handlers that come or go while these are called do not disturb the round.
 const callAll = (handlers: ReadonlyArray<UpcallHandler>, hint: UpcallHint | undefined): void => {
-  for (let i = 0; i < handlers.length; i++) handlers[i]!(hint)
+  for (let i = 0; i < handlers.length; i++) {
+    try {
+      handlers[i]!(hint)
+    } catch (defect) {
+      // A handler must not throw. The others, and with them the VMs behind them, still hear of the upcall.
+      callAll(handlers.slice(i + 1), hint)
+      throw defect
+    }
+  }
 }
 
 /**

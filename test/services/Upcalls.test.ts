@@ -46,6 +46,20 @@ describe("Upcalls", () => {
       assert.deepStrictEqual(log, ["in 0", "out 0", "in undefined", "out undefined", "in undefined", "out undefined"])
     }))
 
+  it.effect("a handler that throws keeps no other from hearing, and the next upcall comes to all", () =>
+    Effect.gen(function*() {
+      const { raise, service } = Upcalls.make()
+      const heard: Array<string> = []
+      yield* service.register((each) => {
+        if (each !== undefined) throw new Error("a handler that must not throw")
+      })
+      yield* service.register((each) => heard.push(`b ${each?.vcpu}`))
+      heard.length = 0
+      assert.throws(() => raise(hint(0)), "a handler that must not throw")
+      assert.throws(() => raise(hint(1)), "a handler that must not throw")
+      assert.deepStrictEqual(heard, ["b 0", "b 1"])
+    }))
+
   it.effect("every handler hears an upcall that came inside one of them", () =>
     Effect.gen(function*() {
       const { raise, service } = Upcalls.make()
