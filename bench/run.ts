@@ -8,6 +8,7 @@
 import { spawnSync } from "node:child_process"
 import { figure as dispatchTrip } from "./dispatch-trip.ts"
 import { figure as emulatedLinuxBoot } from "./emulated-linux-boot.ts"
+import { figure as emulatedPause } from "./emulated-pause.ts"
 import { figure as emulatedPio } from "./emulated-pio.ts"
 import { type Figure, line, QUICK } from "./harness.ts"
 import { figure as importTime } from "./import-time.ts"
@@ -22,6 +23,7 @@ const figures: ReadonlyArray<Figure> = [
   dispatchTrip,
   simGuestMips,
   emulatedPio,
+  emulatedPause,
   simVmCreateDestroy,
   importTime,
   emulatedLinuxBoot

@@ -1,58 +1,26 @@
-/**
- * One trip of a request whose handler suspends once: it yields, in guest time, and the VM's own scheduler resumes it.
- * The loop around it is subtracted, as in the figure for handlers that answer at once.
- */
+/** One trip of a request whose handler suspends once: it yields in guest time, and the VM's own scheduler resumes it. */
 import * as Effect from "effect/Effect"
-import * as IoRange from "../src/domain/IoRange.ts"
-import * as Simulated from "../src/layers/Simulated.ts"
-import * as VirtualMachine from "../src/services/VirtualMachine.ts"
-import { body, difference, randomAddresses, start } from "./guest.ts"
-import { compare, type Figure, measurement, type Sampler, stopwatch } from "./harness.ts"
+import { stopwatch } from "./harness.ts"
 import { plainAsyncTrip } from "./plainPage.ts"
+import { addresses, answerOf, ranges, tripFigure } from "./trip.ts"
 
-const CLIENTS = 64
-const PORTS = 16
-const starts = Array.from({ length: CLIENTS }, (_, i) => 0x1000 + i * 0x100)
-const addresses = randomAddresses(starts, PORTS)
+const trip = plainAsyncTrip(ranges.map((range) => ({
+  ...range,
+  handler: (port: number) => Promise.resolve(answerOf(port))
+})))
 
-const plain: Sampler = (() => {
-  const trip = plainAsyncTrip(starts.map((first) => ({
-    start: first,
-    end: first + PORTS - 1,
-    handler: (port) => Promise.resolve(port & 0xff)
-  })))
-  return async (iterations) => {
-    let sum = 0
-    const elapsed = stopwatch()
-    for (let i = 0; i < iterations; i++) sum += await trip(addresses[i % addresses.length]!)
-    const nanos = elapsed()
-    return sum < 0 ? NaN : nanos
-  }
-})()
-
-export const figure: Figure = {
+export const figure = tripFigure({
   metric: "sim.slow_handler_round_trip_ns",
-  unit: "ns",
-  aim: { of: "value", atMost: 1000 },
-  run: () =>
-    Effect.gen(function*() {
-      const guest = yield* start({
-        bodies: [body.in, body.move],
-        addresses,
-        prepare: (vm) =>
-          Effect.forEach(starts, (first, i) =>
-            vm.io.register({
-              name: `client ${i}`,
-              ranges: [IoRange.ports(first, first + PORTS - 1)],
-              handle: (request) => Effect.as(Effect.yieldNow, request._tag === "PortRead" ? request.port & 0xff : 0)
-            }), { discard: true })
-      })
-      const result = yield* Effect.promise(() => compare(difference(guest, 0, 1), plain))
-      return measurement(result, "plain JavaScript, same page protocol, a promise")
-    }).pipe(
-      Effect.scoped,
-      Effect.provide(VirtualMachine.layer),
-      Effect.provide(Simulated.layer),
-      Effect.runPromise
-    )
-}
+  atMost: 1000,
+  handle: (answer) => Effect.as(Effect.yieldNow, answer),
+  peer: {
+    name: "plain JavaScript, same page protocol, a promise",
+    sampler: async (iterations) => {
+      let sum = 0
+      const elapsed = stopwatch()
+      for (let i = 0; i < iterations; i++) sum += await trip(addresses[i % addresses.length]!)
+      const nanos = elapsed()
+      return sum < 0 ? NaN : nanos
+    }
+  }
+})
