@@ -64,6 +64,7 @@ export interface ClientCount {
  * - `Overlap`: another range owns an address of the one asked for; both owners are named, nothing was changed.
  * - `NoSuchRange`: the client does not own the range it wants to give back or move.
  * - `BadRange`: the range is none: out of its space, or its end lies before its start.
+ * - `NoSuchLine`: a device asked for an interrupt line that the VM has not.
  * - `DefaultTaken`: the VM has a default client already.
  * - `Closed`: the client's scope was closed, it has no ranges any more.
  * - `DrainTimeout`: a client held a request for longer than the deadline.
@@ -80,6 +81,7 @@ export const IoDispatcherErrorReason = Schema.TaggedUnion({
   },
   NoSuchRange: { client: Schema.String, range: IoRange.IoRange },
   BadRange: { client: Schema.String, problem: Schema.String },
+  NoSuchLine: { client: Schema.String, line: Schema.Number, lines: Schema.Number },
   DefaultTaken: { client: Schema.String, owner: Schema.String },
   Closed: { client: Schema.String },
   DrainTimeout: { clients: Schema.Array(Schema.String), deadlineMs: Schema.Number }
@@ -112,6 +114,9 @@ export class IoDispatcherError
       case "BadRange":
         return `client "${reason.client}" asked for a range that is none: ${reason.problem}; ` +
           "make ranges with IoRange.ports, mmio or pciFunction"
+      case "NoSuchLine":
+        return `device "${reason.client}" cannot have interrupt line ${reason.line}: the VM has lines 0 to ` +
+          `${reason.lines - 1}; choose one of them`
       case "DefaultTaken":
         return `client "${reason.client}" cannot be the default client: "${reason.owner}" is; ` +
           "a VM has one default client, close its scope first"

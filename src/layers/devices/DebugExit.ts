@@ -12,10 +12,10 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import * as IoRange from "../../domain/IoRange.ts"
 import type { IoDispatcherError } from "../../services/IoDispatcher.ts"
 import { Machine } from "../../services/Machine.ts"
 import { allOnes } from "./internal/bytePorts.ts"
+import { portsFrom } from "./internal/ranges.ts"
 
 /**
  * `port`: the first of four ports, so that a write of any size fits, 0 to 0xFFFC (default 0xF4). `name`: how dispatch
@@ -62,7 +62,7 @@ export const make = (
     }))
     yield* machine.io.register({
       name,
-      ranges: [IoRange.ports(port, port + PORTS - 1)],
+      ranges: [portsFrom(port, PORTS)],
       handle: (request) => {
         if (request._tag !== "PortWrite") return allOnes
         const status = request.value & 0xff

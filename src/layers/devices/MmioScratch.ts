@@ -10,11 +10,11 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import * as IoRange from "../../domain/IoRange.ts"
 import type { IoRequest, IoValue } from "../../domain/IoRequest.ts"
 import type { IoDispatcherError } from "../../services/IoDispatcher.ts"
 import { Machine } from "../../services/Machine.ts"
 import { allOnes } from "./internal/bytePorts.ts"
+import { mmioFrom } from "./internal/ranges.ts"
 
 /**
  * `base`: the first guest physical address, outside of RAM (default 0xE0000000). `bytes`: the size, at least 1 (default
@@ -69,7 +69,7 @@ const store = (view: DataView, offset: number, size: 1 | 2 | 4 | 8, value: bigin
 
 /**
  * Puts the registers into the machine until the scope closes. Fails with `Overlap` when another client owns one of the
- * addresses.
+ * addresses, `BadRange` when they are none.
  *
  * @category constructors
  * @since 0.1.0
@@ -80,8 +80,9 @@ export const make = (
   Effect.gen(function*() {
     const { base = 0xe000_0000, bytes = 4096, name = "scratch" } = options
     const machine = yield* Machine
-    const range = IoRange.mmio(base, base + bytes - 1)
-    const contents = new Uint8Array(bytes)
+    const range = mmioFrom(base, bytes)
+    // A size that is none gets no memory here, and its range no client below.
+    const contents = new Uint8Array(Number.isSafeInteger(bytes) && bytes > 0 ? bytes : 0)
     const view = new DataView(contents.buffer)
 
     yield* machine.onReset(Effect.sync(() => contents.fill(0)))

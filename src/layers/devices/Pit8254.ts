@@ -70,7 +70,7 @@ export const make = (
   Effect.gen(function*() {
     const { irq = 0, name = "pit" } = options
     const machine = yield* Machine
-    const line = yield* makeIrqLine(machine, irq)
+    const line = yield* makeIrqLine(machine, name, irq)
     let chip = new Pit8254Chip()
 
     const now = () => pulsesAt(guestNanos(machine))

@@ -8,10 +8,10 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import * as IoRange from "../../domain/IoRange.ts"
 import type { IoDispatcherError } from "../../services/IoDispatcher.ts"
 import { Machine } from "../../services/Machine.ts"
 import { bytePorts } from "./internal/bytePorts.ts"
+import { portsFrom } from "./internal/ranges.ts"
 
 /**
  * `port`: 0 to 0xFFFF (default 0x80). `name`: how dispatch calls the device (default `post-code`).
@@ -54,7 +54,7 @@ export const make = (
     }))
     yield* machine.io.register({
       name,
-      ranges: [IoRange.ports(port, port)],
+      ranges: [portsFrom(port, 1)],
       handle: bytePorts(() => code, (_, value) => {
         code = value
       })

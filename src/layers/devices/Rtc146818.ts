@@ -65,7 +65,7 @@ export const make = (
   Effect.gen(function*() {
     const { irq = 8, name = "rtc" } = options
     const machine = yield* Machine
-    const line = yield* makeIrqLine(machine, irq)
+    const line = yield* makeIrqLine(machine, name, irq)
     const now = () => guestNanos(machine)
 
     const wallNanos = machine.time.clock.currentTimeNanosUnsafe()

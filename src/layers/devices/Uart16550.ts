@@ -26,13 +26,13 @@ import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
-import * as IoRange from "../../domain/IoRange.ts"
 import type { IrqLines } from "../../services/Hypervisor.ts"
 import type { IoDispatcherError } from "../../services/IoDispatcher.ts"
 import { Machine } from "../../services/Machine.ts"
 import { Uart16550Chip } from "./chips/Uart16550Chip.ts"
 import { bytePorts } from "./internal/bytePorts.ts"
 import { makeIrqLine } from "./internal/irqLine.ts"
+import { portsFrom } from "./internal/ranges.ts"
 
 // The web platform's encoder, which every runtime has; `lib` holds no DOM here.
 declare const TextEncoder: new() => { readonly encode: (text: string) => Uint8Array }
@@ -99,7 +99,7 @@ export const make = (
   Effect.gen(function*() {
     const { base = 0x3f8, irq = 4, name = "uart0", onOutput } = options
     const machine = yield* Machine
-    const line = yield* makeIrqLine(machine, irq)
+    const line = yield* makeIrqLine(machine, name, irq)
     const output = yield* Effect.acquireRelease(Queue.unbounded<number, Cause.Done>(), Queue.end)
 
     const chip = new Uart16550Chip({
@@ -124,7 +124,7 @@ export const make = (
     yield* machine.onReset(Effect.sync(() => chip.reset()))
     yield* machine.io.register({
       name,
-      ranges: [IoRange.ports(base, base + REGISTERS - 1)],
+      ranges: [portsFrom(base, REGISTERS)],
       handle: bytePorts(
         (port) => {
           const value = chip.read(port - base)

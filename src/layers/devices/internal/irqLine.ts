@@ -4,6 +4,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { IrqLines } from "../../../services/Hypervisor.ts"
+import { IoDispatcherError } from "../../../services/IoDispatcher.ts"
 import type { Machine } from "../../../services/Machine.ts"
 
 export class IrqLine {
@@ -35,13 +36,18 @@ export class IrqLine {
   }
 }
 
-/** The line, low now and again once the scope closes. */
+/** The line, low now and again once the scope closes. Fails with `NoSuchLine`, naming the device. */
 export const makeIrqLine = (
   machine: Machine["Service"],
+  device: string,
   irq: number
-): Effect.Effect<IrqLine, never, IrqLines | Scope.Scope> =>
+): Effect.Effect<IrqLine, IoDispatcherError, IrqLines | Scope.Scope> =>
   Effect.flatMap(IrqLines, (lines) =>
-    Effect.acquireRelease(
-      Effect.sync(() => new IrqLine((high) => lines.set(machine.vmId, irq, high))),
-      (line) => Effect.sync(() => line.set(false))
-    ))
+    Number.isInteger(irq) && irq >= 0 && irq < lines.count
+      ? Effect.acquireRelease(
+        Effect.sync(() => new IrqLine((high) => lines.set(machine.vmId, irq, high))),
+        (line) => Effect.sync(() => line.set(false))
+      )
+      : Effect.fail(
+        new IoDispatcherError({ reason: { _tag: "NoSuchLine", client: device, line: irq, lines: lines.count } })
+      ))
