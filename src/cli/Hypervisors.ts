@@ -19,7 +19,7 @@ export interface Choice {
 }
 
 /** A hypervisor by its name. Only the one that is chosen is loaded. */
-export const layer = (choice: Choice): Layer.Layer<Hypervisor | IrqLines, EmulatedError> => {
+export const layer = (choice: Choice): Layer.Layer<Hypervisor | IrqLines, EmulatedError | Simulated.SimulatedError> => {
   const { clock, hypervisor, seed } = choice
   switch (hypervisor) {
     case "simulated":

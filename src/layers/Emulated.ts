@@ -26,6 +26,7 @@ import { CpuError } from "./emulated/CpuError.ts"
 import * as CpuModule from "./emulated/CpuModule.ts"
 import { type EmulationOptions, Engine } from "./emulated/Engine.ts"
 import { HypervisorModel } from "./model/HypervisorModel.ts"
+import { findBadOption, MAX_EPOCH_MS, MAX_SEED } from "./model/options.ts"
 import { DEFAULT_EPOCH_MS, type ModelCapabilities, provide } from "./model/provide.ts"
 import { seededRandom } from "./model/seededRandom.ts"
 
@@ -37,7 +38,7 @@ import { seededRandom } from "./model/seededRandom.ts"
  *   2026-01-01T00:00:00Z.
  * - `wasm`: the bytes of `build/v86.wasm` of npm package `v86`, checked by digest. Needed in a browser; elsewhere the
  *   installed package is read.
- * - `maxVms`: VMs at once, default 64.
+ * - `maxVms`: VMs at once, 1 to 1024, default 64.
  *
  * @category models
  * @since 0.1.0
@@ -59,12 +60,16 @@ export interface EmulatedOptions {
 export type Capabilities = ModelCapabilities
 
 /**
- * `Unavailable`: this process cannot run the emulated CPU, `problem` says what is missing.
+ * - `Unavailable`: this process cannot run the emulated CPU, `problem` says what is missing.
+ * - `BadOption`: an option is not what it must be; nothing was built.
  *
  * @category errors
  * @since 0.1.0
  */
-export const EmulatedErrorReason = Schema.TaggedUnion({ Unavailable: { problem: Schema.String } })
+export const EmulatedErrorReason = Schema.TaggedUnion({
+  Unavailable: { problem: Schema.String },
+  BadOption: { option: Schema.String, value: Schema.Number, expected: Schema.String }
+})
 
 /**
  * @category errors
@@ -82,7 +87,10 @@ export class EmulatedError extends Schema.TaggedError<EmulatedError>()("Emulated
   reason: EmulatedErrorReason
 }) {
   override get message(): string {
-    return `the emulated hypervisor is not available: ${this.reason.problem}`
+    const reason = this.reason
+    return reason._tag === "Unavailable"
+      ? `the emulated hypervisor is not available: ${reason.problem}`
+      : `the emulated hypervisor's option ${reason.option} is ${reason.value} but must be ${reason.expected}`
   }
 }
 
@@ -126,6 +134,12 @@ const makeContext = (options: EmulatedOptions): Effect.Effect<
 > =>
   Effect.gen(function*() {
     const { wasm } = options
+    const bad = findBadOption([
+      ["seed", options.seed, 0, MAX_SEED],
+      ["maxVms", options.maxVms, 1, 1024],
+      ["epochMs", options.epochMs, 0, MAX_EPOCH_MS]
+    ])
+    if (bad !== undefined) return yield* new EmulatedError({ reason: { _tag: "BadOption", ...bad } })
     const module = yield* Effect.tryPromise({
       try: () => wasm === undefined ? CpuModule.installed() : CpuModule.compile(wasm),
       catch: unavailable

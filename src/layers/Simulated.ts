@@ -13,6 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import * as Scheduler from "effect/Scheduler"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { HypervisorProfile } from "../domain/HypervisorProfile.ts"
 import { MAX_VCPUS, PAGE_BYTES } from "../domain/Limits.ts"
@@ -21,6 +22,7 @@ import type { Hypervisor } from "../services/Hypervisor.ts"
 import { ServiceMemoryError } from "../services/ServiceMemory.ts"
 import * as Upcalls from "../services/Upcalls.ts"
 import { HypervisorModel } from "./model/HypervisorModel.ts"
+import { findBadOption, MAX_EPOCH_MS, MAX_SEED } from "./model/options.ts"
 import { DEFAULT_EPOCH_MS, type ModelCapabilities, provide } from "./model/provide.ts"
 import { Engine } from "./simulated/Engine.ts"
 import type { PageSource } from "./simulated/GuestPages.ts"
@@ -30,8 +32,8 @@ import type { PageSource } from "./simulated/GuestPages.ts"
  * - `completion`: how the hypervisor hears of completed requests: `Notify` (default) waits for NOTIFY_REQUEST_FINISH,
  *   `Polling` spins on the slot's state.
  * - `maxVms`: VMs at once, 1 to 1024, default 256.
- * - `configuredVcpus`: vCPUs of a VM that is created with an empty CPU affinity, default 1.
- * - `maxRamBytes`: the most RAM of one VM, default 1 GiB.
+ * - `configuredVcpus`: vCPUs of a VM that is created with an empty CPU affinity, 1 to 16, default 1.
+ * - `maxRamBytes`: the most RAM of one VM, 4096 to 2^40, default 1 GiB.
  * - `epochMs`: wall-clock time of each VM's start, in milliseconds since 1970; default 2026-01-01T00:00:00Z.
  *
  * @category models
@@ -54,6 +56,50 @@ export interface SimulatedOptions {
  */
 export type Capabilities = ModelCapabilities
 
+/**
+ * `BadOption`: an option is not what it must be; nothing was built.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export const SimulatedErrorReason = Schema.TaggedUnion({
+  BadOption: { option: Schema.String, value: Schema.Number, expected: Schema.String }
+})
+
+/**
+ * @category errors
+ * @since 0.1.0
+ */
+export type SimulatedErrorReason = typeof SimulatedErrorReason.Type
+
+/**
+ * The layer could not be built.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class SimulatedError extends Schema.TaggedError<SimulatedError>()("SimulatedError", {
+  reason: SimulatedErrorReason
+}) {
+  override get message(): string {
+    const { expected, option, value } = this.reason
+    return `the simulated hypervisor's option ${option} is ${value} but must be ${expected}`
+  }
+}
+
+const check = (options: SimulatedOptions): Effect.Effect<void, SimulatedError> => {
+  const bad = findBadOption([
+    ["seed", options.seed, 0, MAX_SEED],
+    ["maxVms", options.maxVms, 1, 1024],
+    ["configuredVcpus", options.configuredVcpus, 1, MAX_VCPUS],
+    ["maxRamBytes", options.maxRamBytes, PAGE_BYTES, 2 ** 40],
+    ["epochMs", options.epochMs, 0, MAX_EPOCH_MS]
+  ])
+  return bad === undefined
+    ? Effect.void
+    : Effect.fail(new SimulatedError({ reason: { _tag: "BadOption", ...bad } }))
+}
+
 const profileOf = (options: SimulatedOptions): HypervisorProfile => ({
   name: "simulated",
   maxVcpus: MAX_VCPUS,
@@ -72,8 +118,8 @@ const profileOf = (options: SimulatedOptions): HypervisorProfile => ({
  * @category layers
  * @since 0.1.0
  */
-export const layerWith = (options: SimulatedOptions): Layer.Layer<Hypervisor | Capabilities> =>
-  Layer.effectContext(makeContext(options))
+export const layerWith = (options: SimulatedOptions): Layer.Layer<Hypervisor | Capabilities, SimulatedError> =>
+  Layer.effectContext(Effect.andThen(check(options), makeContext(options)))
 
 const makeContext = (options: SimulatedOptions): Effect.Effect<
   Context.Context<Hypervisor | Capabilities>,
@@ -122,4 +168,4 @@ const makeContext = (options: SimulatedOptions): Effect.Effect<
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<Hypervisor | Capabilities> = layerWith({})
+export const layer: Layer.Layer<Hypervisor | Capabilities> = Layer.effectContext(makeContext({}))
