@@ -42,6 +42,7 @@ export const exitStatus = (outcome: Outcome): number => {
           return outcome.reason.status
         case "Halted":
         case "ResetRequested":
+        case "Stopped":
           return 0
         case "Shutdown":
         case "UnsupportedInstruction":

@@ -14,6 +14,7 @@ import { hex, VcpuId } from "./Address.ts"
  * - `ResetRequested`: the guest asked its chipset for a reset; `source` says through what.
  * - `UnsupportedInstruction`: the layer's vCPU cannot execute what stands at the guest physical `address`;
  *   `bytes` are the instruction and what follows it.
+ * - `Stopped`: the guest did not stop by itself: the VM was reset or closed first.
  * - `Fault`: the layer itself failed while it ran the guest; the VM can only be destroyed.
  *
  * @category schemas
@@ -24,6 +25,7 @@ export const EndReason = Schema.TaggedUnion({
   Halted: {},
   Shutdown: { vcpu: VcpuId, cause: Schema.String },
   ResetRequested: { source: Schema.String },
+  Stopped: {},
   UnsupportedInstruction: { vcpu: VcpuId, address: Schema.Int, bytes: Schema.Array(Schema.Int) },
   Fault: { message: Schema.String }
 })
@@ -48,6 +50,8 @@ export const format = (reason: EndReason): string => {
       return "every vCPU halted with interrupts off"
     case "Shutdown":
       return `vCPU ${reason.vcpu} shut down: ${reason.cause}`
+    case "Stopped":
+      return "its owner stopped the VM"
     case "ResetRequested":
       return `the guest asked for a reset through ${reason.source}`
     case "UnsupportedInstruction":

@@ -26,14 +26,14 @@ import { CpuError } from "./emulated/CpuError.ts"
 import * as CpuModule from "./emulated/CpuModule.ts"
 import { type EmulationOptions, Engine } from "./emulated/Engine.ts"
 import { HypervisorModel } from "./model/HypervisorModel.ts"
-import { findBadOption, MAX_EPOCH_MS, MAX_SEED } from "./model/options.ts"
+import { findBadOption, MAX_EPOCH_MS, MAX_SEED, MIN_SEED } from "./model/options.ts"
 import { DEFAULT_EPOCH_MS, type ModelCapabilities, provide } from "./model/provide.ts"
 import { seededRandom } from "./model/seededRandom.ts"
 
 /**
  * - `clock`: `Real` (default) is the host's time while the VM runs; `Virtual` is counted in instructions, with idle time
  *   skipped, so that the same guest, devices and seed give the same run to the bit.
- * - `seed`: for the guest's RDRAND under the virtual clock, 0 to 2^32 - 1, 0 being the same as 1; default 1.
+ * - `seed`: for the guest's RDRAND under the virtual clock: -2^31 to 2^32 - 1, 0 being the same as 1; default 1.
  * - `epochMs`: wall-clock time of each VM's start under the virtual clock, in milliseconds since 1970; default
  *   2026-01-01T00:00:00Z.
  * - `wasm`: the bytes of `build/v86.wasm` of npm package `v86`, checked by digest. Needed in a browser; elsewhere the
@@ -135,7 +135,7 @@ const makeContext = (options: EmulatedOptions): Effect.Effect<
   Effect.gen(function*() {
     const { wasm } = options
     const bad = findBadOption([
-      ["seed", options.seed, 0, MAX_SEED],
+      ["seed", options.seed, MIN_SEED, MAX_SEED],
       ["maxVms", options.maxVms, 1, 1024],
       ["epochMs", options.epochMs, 0, MAX_EPOCH_MS]
     ])

@@ -16,24 +16,24 @@ import * as Scheduler from "effect/Scheduler"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { HypervisorProfile } from "../domain/HypervisorProfile.ts"
-import { MAX_VCPUS, PAGE_BYTES } from "../domain/Limits.ts"
+import { ADDRESS_SPACE_END, MAX_VCPUS, PAGE_BYTES } from "../domain/Limits.ts"
 import { AddressSpace, makeServiceMemory, type SharedBacking, sharedBacking } from "../services/AddressSpace.ts"
 import type { Hypervisor } from "../services/Hypervisor.ts"
 import { ServiceMemoryError } from "../services/ServiceMemory.ts"
 import * as Upcalls from "../services/Upcalls.ts"
 import { HypervisorModel } from "./model/HypervisorModel.ts"
-import { findBadOption, MAX_EPOCH_MS, MAX_SEED } from "./model/options.ts"
+import { findBadOption, MAX_EPOCH_MS, MAX_SEED, MIN_SEED } from "./model/options.ts"
 import { DEFAULT_EPOCH_MS, type ModelCapabilities, provide } from "./model/provide.ts"
 import { Engine } from "./simulated/Engine.ts"
 import type { PageSource } from "./simulated/GuestPages.ts"
 
 /**
- * - `seed`: decides the order of a VM's vCPUs, 0 to 2^32 - 1, 0 being the same as 1; default 1.
+ * - `seed`: decides the order of a VM's vCPUs: -2^31 to 2^32 - 1, 0 being the same as 1; default 1.
  * - `completion`: how the hypervisor hears of completed requests: `Notify` (default) waits for NOTIFY_REQUEST_FINISH,
  *   `Polling` spins on the slot's state.
  * - `maxVms`: VMs at once, 1 to 1024, default 256.
  * - `configuredVcpus`: vCPUs of a VM that is created with an empty CPU affinity, 1 to 16, default 1.
- * - `maxRamBytes`: the most RAM of one VM, 4096 to 2^40, default 1 GiB.
+ * - `maxRamBytes`: the most RAM of one VM, 4096 to 2^52, default 1 GiB.
  * - `epochMs`: wall-clock time of each VM's start, in milliseconds since 1970; default 2026-01-01T00:00:00Z.
  *
  * @category models
@@ -89,10 +89,10 @@ export class SimulatedError extends Schema.TaggedError<SimulatedError>()("Simula
 
 const check = (options: SimulatedOptions): Effect.Effect<void, SimulatedError> => {
   const bad = findBadOption([
-    ["seed", options.seed, 0, MAX_SEED],
+    ["seed", options.seed, MIN_SEED, MAX_SEED],
     ["maxVms", options.maxVms, 1, 1024],
     ["configuredVcpus", options.configuredVcpus, 1, MAX_VCPUS],
-    ["maxRamBytes", options.maxRamBytes, PAGE_BYTES, 2 ** 40],
+    ["maxRamBytes", options.maxRamBytes, PAGE_BYTES, ADDRESS_SPACE_END],
     ["epochMs", options.epochMs, 0, MAX_EPOCH_MS]
   ])
   return bad === undefined

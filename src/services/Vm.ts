@@ -118,7 +118,7 @@ export interface CreatedVm extends StoppedVm {
  */
 export interface RunningVm extends Vm {
   readonly _tag: "Running"
-  /** Waits until the guest stops by itself, and tells why. */
+  /** Waits until the guest stops by itself, and tells why; `Stopped` when the VM is reset or closed first. */
   readonly ended: Effect.Effect<EndReason>
   /**
    * Waits until no request is held (requests that come meanwhile stay pending), then stops the vCPUs. Fails with

@@ -14,7 +14,7 @@ describe("options of layers", () => {
       const ofEmulated = "the emulated hypervisor's option "
       assert.strictEqual(
         yield* refused(Simulated.layerWith({ seed: 0.5 })),
-        `${ofSimulated}seed is 0.5 but must be an integer from 0 to 4294967295`
+        `${ofSimulated}seed is 0.5 but must be an integer from -2147483648 to 4294967295`
       )
       assert.strictEqual(
         yield* refused(Simulated.layerWith({ epochMs: Number.NaN })),
@@ -30,7 +30,7 @@ describe("options of layers", () => {
       )
       assert.strictEqual(
         yield* refused(Simulated.layerWith({ maxRamBytes: -1 })),
-        `${ofSimulated}maxRamBytes is -1 but must be an integer from 4096 to 1099511627776`
+        `${ofSimulated}maxRamBytes is -1 but must be an integer from 4096 to 4503599627370496`
       )
       assert.strictEqual(
         yield* refused(Emulated.layerWith({ maxVms: 1025 })),

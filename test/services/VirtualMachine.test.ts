@@ -268,6 +268,31 @@ describe("VirtualMachine", () => {
   })
 
   describe("how a guest ends", () => {
+    it.effect("is Stopped for who waits when the VM is reset or closed first", () =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const vm = yield* boot(g.code(g.forever(g.nop))).pipe(Scope.provide(scope))
+        const first = yield* vm.start
+        const waiting = yield* Effect.forkChild(first.ended, { startImmediately: true })
+        const created = yield* (yield* first.pause).reset
+        assert.deepStrictEqual(yield* Fiber.join(waiting), { _tag: "Stopped" })
+        const second = yield* created.start
+        const waitingAgain = yield* Effect.forkChild(second.ended, { startImmediately: true })
+        yield* Scope.close(scope, Exit.void)
+        assert.deepStrictEqual(yield* Fiber.join(waitingAgain), { _tag: "Stopped" })
+        assert.deepStrictEqual(yield* second.ended, { _tag: "Stopped" })
+      }).pipe(onSimulated()))
+
+    it.effect("stays what the guest said, also when the VM is closed before anyone was told", () =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const vm = yield* boot(g.code(g.forever(g.nop))).pipe(Scope.provide(scope))
+        const running = yield* vm.start
+        yield* vm.machine.end({ _tag: "Exited", status: 3 })
+        yield* Scope.close(scope, Exit.void)
+        assert.deepStrictEqual(yield* running.ended, { _tag: "Exited", status: 3 })
+      }).pipe(onSimulated()))
+
     it.effect("every vCPU halted with interrupts off", () =>
       Effect.gen(function*() {
         const vm = yield* boot(g.code(g.stop), g.code(g.loop(1000, g.nop), g.stop))

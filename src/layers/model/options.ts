@@ -21,7 +21,8 @@ export const findBadOption = (options: ReadonlyArray<Bounds>): BadOption | undef
   return undefined
 }
 
-/** Seeds are 32-bit words. */
+/** Seeds are 32-bit words, signed or not. */
+export const MIN_SEED = -0x8000_0000
 export const MAX_SEED = 0xffff_ffff
 
 /** Wall-clock times that a JavaScript Date can show, in milliseconds since 1970. */

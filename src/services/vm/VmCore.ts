@@ -3,12 +3,14 @@
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import type { EndReason } from "../../domain/EndReason.ts"
 import * as VmState from "../../domain/VmState.ts"
 import { VirtualMachineError, type VirtualMachineErrorReason } from "../VirtualMachineError.ts"
 
+const stopped: EndReason = { _tag: "Stopped" }
 const KEPT_TRANSITIONS = 1024
 
 export const refuse = (reason: VirtualMachineErrorReason) => Effect.fail(new VirtualMachineError({ reason }))
@@ -20,6 +22,8 @@ export class VmCore {
   ended: Deferred.Deferred<EndReason> = Deferred.makeUnsafe()
   /** The VM's scope is being closed, or was: its id and its memory may be another VM's. */
   isClosed = false
+  /** Why the guest stopped, from the moment it did: who waits is told in a later turn. */
+  endReason: EndReason | undefined
   readonly name: string
   readonly transitions: Array<VmState.VmTransition> = []
   private readonly oneAtATime = Semaphore.makeUnsafe(1)
@@ -78,6 +82,13 @@ export class VmCore {
     this.generation++
     if (this.transitions.length === KEPT_TRANSITIONS) this.transitions.shift()
     this.transitions.push(step)
+  }
+
+  /** A life that did not end by itself is over: who waits for its end hears so, and the next life has an end of its own. */
+  endLife(): void {
+    Deferred.doneUnsafe(this.ended, Exit.succeed(this.endReason ?? stopped))
+    this.ended = Deferred.makeUnsafe()
+    this.endReason = undefined
   }
 
   /** Records that the VM was paused, if it was not yet, and destroyed. */

@@ -74,7 +74,10 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
     const destroy = (id: number) =>
       hypercalls.pauseVm(id).pipe(
         Effect.andThen(hypercalls.destroyVm(id)),
-        Effect.andThen(Effect.sync(() => core.recordEnd())),
+        Effect.andThen(Effect.sync(() => {
+          core.recordEnd()
+          core.endLife()
+        })),
         Effect.catch((error) => Effect.logWarning(`VM "${name}" was not destroyed: ${error.message}`))
       )
     const { vmId } = yield* Effect.acquireRelease(
@@ -115,6 +118,8 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
 
     // In a turn of its own: whoever waits may close the VM, and must not do so inside the handler that told.
     const end = (reason: EndReason): void => {
+      if (core.endReason !== undefined) return
+      core.endReason = reason
       const ended = core.ended
       host.scheduleTask(() => Deferred.doneUnsafe(ended, Exit.succeed(reason)), 0)
     }

@@ -186,7 +186,7 @@ export const makeHandles = (parts: Parts): CreatedVm => {
       yield* hypercalls.resetVm(vmId).pipe(Effect.mapError(refusedAt("be reset")))
       yield* dispatcher.forgetAll
       yield* resetDevices
-      core.ended = Deferred.makeUnsafe()
+      core.endLife()
       yield* dispatcher.service.proceed
     })
     return {
