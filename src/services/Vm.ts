@@ -90,7 +90,7 @@ export interface StoppedVm extends Vm {
       readonly cacheType?: CacheType
     }
   ) => Effect.Effect<MappedRegion, VirtualMachineError>
-  /** Takes RAM away; every byte of the region must be mapped. */
+  /** Takes RAM away; every byte of the region must be mapped. Memory of which no page is mapped any more is given back. */
   readonly unmapMemory: (
     region: { readonly guestAddress: number; readonly bytes: number }
   ) => Effect.Effect<void, VirtualMachineError>

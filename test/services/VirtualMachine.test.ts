@@ -416,6 +416,20 @@ describe("VirtualMachine", () => {
   })
 
   describe("memory", () => {
+    it.effect("that is unmapped is given back once none of its pages is mapped", () =>
+      Effect.gen(function*() {
+        const vm = yield* boot(g.code(g.hlt))
+        const memory = yield* ServiceMemory
+        const mapped = yield* vm.mapMemory({ guestAddress: 0x40_0000, bytes: 0x2000 })
+        const isThere = (address: number) => Result.isSuccess(memory.page(address))
+        yield* vm.unmapMemory({ guestAddress: 0x40_0000, bytes: 0x1000 })
+        assert.isTrue(isThere(mapped.serviceAddress), "half of it is still mapped")
+        yield* vm.unmapMemory({ guestAddress: 0x40_1000, bytes: 0x1000 })
+        assert.isFalse(isThere(mapped.serviceAddress), "nobody needs it any more")
+        yield* vm.mapMemory({ guestAddress: 0x40_0000, bytes: 0x2000 })
+        assert.strictEqual(yield* Effect.orDie(vm.memory.read32(0x40_0000)), 0)
+      }).pipe(onSimulated()))
+
     it.effect("is mapped, used by the guest, unmapped, and gone", () =>
       Effect.gen(function*() {
         const vm = yield* boot(g.code(

@@ -11,7 +11,7 @@ import type { HypervisorProfile } from "../../domain/HypervisorProfile.ts"
 import * as MemoryRegion from "../../domain/MemoryRegion.ts"
 import { GuestMemoryMap } from "../GuestMemory.ts"
 import type { Hypercalls } from "../Hypercalls.ts"
-import type { ServiceMemory } from "../ServiceMemory.ts"
+import type { ServiceMemory, ServiceRegion } from "../ServiceMemory.ts"
 import { VirtualMachineError, type VirtualMachineErrorReason } from "../VirtualMachineError.ts"
 import { beyond } from "./capability.ts"
 
@@ -41,6 +41,7 @@ export const makeMemory = (options: {
 }): VmMemory => {
   const { hypercalls, memory, memoryScope, name, profile, vmId } = options
   const guestMap = new GuestMemoryMap()
+  const grants = new Map<ServiceRegion, Scope.Closeable>()
   const fail = (reason: VirtualMachineErrorReason) => Effect.fail(new VirtualMachineError({ reason }))
   const refused = (step: string) => (error: { readonly message: string }) =>
     new VirtualMachineError({ reason: { _tag: "Refused", vm: name, step, problem: error.message } })
@@ -62,6 +63,19 @@ export const makeMemory = (options: {
     return undefined
   }
 
+  const isMapped = ({ address, bytes }: ServiceRegion): boolean =>
+    guestMap.regions.some((region) =>
+      region.serviceAddress < address + bytes && address < region.serviceAddress + region.bytes
+    )
+
+  // No vCPU runs while memory is unmapped, so nothing of the guest still holds a page that is given back.
+  const releaseUnmapped = Effect.suspend(() =>
+    Effect.forEach([...grants].filter(([region]) => !isMapped(region)), ([region, scope]) => {
+      grants.delete(region)
+      return Scope.close(scope, Exit.void)
+    }, { discard: true })
+  )
+
   const map: VmMemory["map"] = (wanted) =>
     Effect.suspend(() => {
       const { bytes, guestAddress } = wanted
@@ -82,11 +96,12 @@ export const makeMemory = (options: {
       if (profile.mapping === "OneBlockFromZero" && (guestAddress !== 0 || guestMap.regions.length > 0)) {
         return fail(beyond(profile, "RAM at guest address", guestAddress, "one block from address 0"))
       }
-      // The region is RAM of the VM's until the VM ends, for the guest may still hold its pages; unless it never got it.
+      // What the guest never got is given back at once; the rest when none of it is mapped any more, or the VM ends.
       const mapIn = (scope: Scope.Closeable) =>
         memory.allocate({ bytes, purpose: { _tag: "GuestRam", vmId } }).pipe(
           Scope.provide(scope),
           Effect.mapError(refused("get RAM")),
+          Effect.tap((region) => Effect.sync(() => grants.set(region, scope))),
           Effect.flatMap((region) =>
             Effect.fromResult(decodeMapped({
               guestAddress,
@@ -102,7 +117,9 @@ export const makeMemory = (options: {
             )
           ),
           Effect.tap((mapped) => Effect.sync(() => guestMap.add(mapped))),
-          Effect.onExit((exit) => Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void)
+          Effect.onExit((exit) =>
+            Exit.isFailure(exit) ? Effect.andThen(Scope.close(scope, exit), releaseUnmapped) : Effect.void
+          )
         )
       return Effect.uninterruptible(Effect.flatMap(Scope.fork(memoryScope), mapIn))
     })
@@ -122,6 +139,7 @@ export const makeMemory = (options: {
       return hypercalls.setMemoryRegions(vmId, [MemoryRegion.toUnmapOp(region.success)]).pipe(
         Effect.mapError(refused("unmap RAM")),
         Effect.tap(() => Effect.sync(() => guestMap.remove(region.success))),
+        Effect.andThen(releaseUnmapped),
         Effect.uninterruptible
       )
     })
