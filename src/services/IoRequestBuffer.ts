@@ -75,7 +75,7 @@ export interface CompleteSlot {
  * - `NoSuchVcpu`: the VM has fewer vCPUs.
  * - `Stale`: the handle's request was taken, completed or cleared meanwhile.
  * - `Foreign`: the page shows a state that nobody may have set; it was not obeyed.
- * - `Malformed`: the slot holds no possible request.
+ * - `Malformed`: the slot held no possible request; it was answered with all-ones.
  *
  * @category errors
  * @since 0.1.0
@@ -94,7 +94,7 @@ export const IoRequestBufferErrorReason = Schema.TaggedUnion({
 export type IoRequestBufferErrorReason = typeof IoRequestBufferErrorReason.Type
 
 /**
- * A step on a slot that was refused. Nothing on the page was changed.
+ * A step on a slot that was refused. Nothing on the page was changed, save that a malformed request was answered.
  *
  * @category errors
  * @since 0.1.0
@@ -113,7 +113,7 @@ export class IoRequestBufferError
       case "Foreign":
         return `slot of vCPU ${reason.vcpu}: ${reason.problem}; it was not obeyed`
       case "Malformed":
-        return `slot of vCPU ${reason.vcpu} holds no possible request: ${reason.problem}; answer it with all-ones`
+        return `slot of vCPU ${reason.vcpu} holds no possible request: ${reason.problem}; it was answered with all-ones`
     }
   }
 }
@@ -243,8 +243,12 @@ export const fromPage = (page: RequestPage): IoRequestBuffer["Service"] => {
             return Effect.succeed(undefined)
           case "Foreign":
             return refuse({ _tag: "Foreign", vcpu, problem: page.problem })
-          case "Malformed":
-            return refuse({ _tag: "Malformed", vcpu, problem: page.problem })
+          case "Malformed": {
+            // As the dispatcher does: nobody could complete it, and its vCPU must not wait for ever.
+            const problem = page.problem
+            page.answer(vcpu, undefined)
+            return refuse({ _tag: "Malformed", vcpu, problem })
+          }
           case "Request":
             return Effect.succeed(pendingSlot(VcpuId.make(vcpu), page.epoch(vcpu), page.request!))
         }

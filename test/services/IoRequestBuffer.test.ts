@@ -139,6 +139,8 @@ describe("IoRequestBuffer", () => {
         vcpu: 1,
         problem: "size 3 is not 1, 2, 4 or 8 bytes"
       })
+      assert.strictEqual(fake.state(1), Complete, "a vCPU must not wait for what nobody can complete")
+      assert.strictEqual(fake.answer(1)[0], 0xffff_ffff)
       fake.submit(0, {})
       const processing = yield* (yield* pendingOf(buffer, 0)).claim
       fake.setState(0, Free)

@@ -395,7 +395,7 @@ rows("IoRequestBufferError", [
     "a request that cannot be",
     Effect.suspend(() => slots((fake) => fake.submit(0, { type: 5 })).pending(0)),
     "slot of vCPU 0 holds no possible request: type 5 is none of port I/O (0), MMIO (1), PCI configuration (2), write " +
-    "protection (3); answer it with all-ones"
+    "protection (3); it was answered with all-ones"
   ]
 ])
 
