@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 import * as Schema from "effect/Schema"
+import * as Unsigned from "./abi/Unsigned.ts"
 import { GuestAddress, hex, Port, VcpuId } from "./Address.ts"
 
 /**
@@ -12,7 +13,7 @@ import { GuestAddress, hex, Port, VcpuId } from "./Address.ts"
  * @category schemas
  * @since 0.1.0
  */
-export const U32 = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 0xffff_ffff }))
+export const U32 = Unsigned.U32
 
 /**
  * Data of an MMIO access: a u64, narrower accesses in its low bytes.
@@ -20,9 +21,7 @@ export const U32 = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 0xff
  * @category schemas
  * @since 0.1.0
  */
-export const U64 = Schema.BigInt.check(
-  Schema.isBetweenBigInt({ minimum: 0n, maximum: 0xffff_ffff_ffff_ffffn })
-)
+export const U64 = Unsigned.U64
 
 const narrowSize = Schema.Literals([1, 2, 4])
 const wideSize = Schema.Literals([1, 2, 4, 8])

@@ -20,6 +20,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { U16, U32, U64 } from "./abi/Unsigned.ts"
 import { Regs } from "./abi/VcpuRegs.ts"
+import { hex } from "./Address.ts"
 
 /**
  * The sixteen general registers, 64 bits each.
@@ -344,8 +345,6 @@ export const VcpuRegistersErrorReason = Schema.TaggedUnion({
  * @since 0.1.0
  */
 export type VcpuRegistersErrorReason = typeof VcpuRegistersErrorReason.Type
-
-const hex = (value: bigint): string => `0x${value.toString(16)}`
 
 /**
  * Registers that a vCPU cannot start from. Nothing was handed to the hypervisor.

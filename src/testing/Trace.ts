@@ -35,7 +35,6 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { type GuestAddress, hex } from "../domain/Address.ts"
 import * as IoRequest from "../domain/IoRequest.ts"
-import { highWord, lowWord } from "../domain/SlotWords.ts"
 import type { IoDispatcher } from "../services/IoDispatcher.ts"
 import { Fnv1a64 } from "./trace/Fnv1a64.ts"
 
@@ -89,25 +88,11 @@ export interface Recording {
   readonly hash: Effect.Effect<string>
 }
 
-/** What the guest finds in its register: cut to the access, all-ones without an answer. */
-const answerOf = (request: IoRequest.IoRequest, value: IoRequest.IoValue): number | bigint | undefined => {
-  switch (request._tag) {
-    case "PortRead":
-    case "PciRead":
-      return lowWord(value, request.size)
-    case "MmioRead":
-      return BigInt(highWord(value, request.size)) << 32n | BigInt(lowWord(value, request.size))
-    default:
-      return undefined
-  }
-}
-
-const answered = (client: string, request: IoRequest.IoRequest, value: IoRequest.IoValue): TraceEntry => {
-  const answer = answerOf(request, value)
-  return answer === undefined
+// An observer is told what the guest reads: cut to the access, and nothing for a write.
+const answered = (client: string, request: IoRequest.IoRequest, answer: IoRequest.IoValue): TraceEntry =>
+  answer === undefined
     ? { _tag: "Answered", client, request }
     : { _tag: "Answered", client, request, answer }
-}
 
 /**
  * Records a VM's requests and answers until the scope closes. `keep`: how many entries are kept, the first ones

@@ -3,15 +3,10 @@
  * code; Effect comes in with the handler.
  */
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import * as Queue from "effect/Queue"
-import * as Scheduler from "effect/Scheduler"
-import * as Stream from "effect/Stream"
 import type { VcpuId } from "../../domain/Address.ts"
 import type { DispatchEvent } from "../../domain/DispatchEvent.ts"
 import type { IoRequest, IoValue } from "../../domain/IoRequest.ts"
@@ -23,12 +18,15 @@ import {
   type IoClientOptions,
   IoDispatcher,
   IoDispatcherError,
+  type IoDispatcherErrorReason,
   type RequestObserver
 } from "../IoDispatcher.ts"
 import type { ServicePage } from "../ServiceMemory.ts"
 import type { Client } from "./Client.ts"
 import { ConfigAddress } from "./ConfigAddress.ts"
-import { RequestPage } from "./RequestPage.ts"
+import { inGuestTime } from "./guestContext.ts"
+import { Listeners } from "./Listeners.ts"
+import { RequestPage, type StepObserver } from "./RequestPage.ts"
 import { Routes } from "./Routes.ts"
 
 interface InFlight {
@@ -75,7 +73,10 @@ export class Dispatcher {
   private waiters: Array<() => void> = []
   private observers: ReadonlyArray<RequestObserver> = []
   private recent: Array<DispatchEvent> = []
-  private listeners: ReadonlyArray<(event: DispatchEvent) => void> = []
+  private readonly events = new Listeners<DispatchEvent>(1024)
+  private readonly steps = new Listeners<RequestTransition>(4096, (isHeard) => {
+    this.page.observer = isHeard ? this.tellStep : undefined
+  })
 
   constructor(
     page: ServicePage,
@@ -240,7 +241,11 @@ export class Dispatcher {
   private report(event: DispatchEvent): void {
     if (this.recent.length === RECENT_EVENTS) this.recent.shift()
     this.recent.push(event)
-    for (const listener of this.listeners) listener(event)
+    this.events.tell(event)
+  }
+
+  private readonly tellStep: StepObserver = (vcpu, epoch, from, command, to) => {
+    this.steps.tell({ _tag: "RequestTransition", vcpu: vcpu as VcpuId, epoch, from, command, to })
   }
 
   private isHolding(): boolean {
@@ -304,11 +309,7 @@ export class Dispatcher {
 
   private readonly enlist = <E, R>(options: Omit<IoClientOptions<E, R>, "ranges">) =>
     Effect.map(Effect.context<R>(), (context): Client => {
-      const guestContext = this.guestTime === undefined ? context : context.pipe(
-        Context.add(Clock.Clock, this.guestTime.clock),
-        Context.add(Scheduler.Scheduler, this.guestTime.scheduler)
-      )
-      const run = Effect.runForkWith(guestContext)
+      const run = Effect.runForkWith(this.guestTime === undefined ? context : inGuestTime(context, this.guestTime))
       // The context gives the handler all of its R; erasing it keeps the hot path monomorphic.
       return {
         name: options.name,
@@ -328,38 +329,39 @@ export class Dispatcher {
       return interruptOthers(this.abandon(client, self.id))
     })
 
-  readonly register = <E, R>(options: IoClientOptions<E, R>) =>
+  /** A client from when `claim` gave it its place, which it may refuse, until the scope closes. */
+  private readonly admit = <E, R>(
+    options: Omit<IoClientOptions<E, R>, "ranges">,
+    claim: (client: Client) => IoDispatcherErrorReason | undefined
+  ) =>
     Effect.acquireRelease(
       Effect.flatMap(this.enlist(options), (client) =>
         Effect.suspend(() => {
-          const refusal = this.routes.addAll(client, options.ranges)
+          const refusal = claim(client)
           if (refusal !== undefined) return Effect.fail(new IoDispatcherError({ reason: refusal }))
           this.clients.push(client)
           return Effect.succeed(client)
         })),
       this.retire
-    ).pipe(Effect.map((client): IoClient => this.handleOf(client)))
+    )
+
+  readonly register = <E, R>(options: IoClientOptions<E, R>) =>
+    Effect.map(
+      this.admit(options, (client) => this.routes.addAll(client, options.ranges)),
+      (client): IoClient => this.handleOf(client)
+    )
 
   readonly registerDefault = <E, R>(options: Omit<IoClientOptions<E, R>, "ranges">) =>
-    Effect.asVoid(Effect.acquireRelease(
-      Effect.flatMap(this.enlist(options), (client) =>
-        Effect.suspend(() => {
-          if (this.defaultClient !== undefined) {
-            return Effect.fail(
-              new IoDispatcherError({
-                reason: { _tag: "DefaultTaken", client: client.name, owner: this.defaultClient.name }
-              })
-            )
-          }
-          this.defaultClient = client
-          this.clients.push(client)
-          return Effect.succeed(client)
-        })),
-      this.retire
-    ))
+    Effect.asVoid(this.admit(options, (client) => {
+      if (this.defaultClient !== undefined) {
+        return { _tag: "DefaultTaken", client: client.name, owner: this.defaultClient.name }
+      }
+      this.defaultClient = client
+      return undefined
+    }))
 
   private handleOf(client: Client): IoClient {
-    const attempt = (change: () => ReturnType<Routes["addAll"]>) =>
+    const attempt = (change: () => IoDispatcherErrorReason | undefined) =>
       Effect.suspend(() => {
         const refusal = client.isRetired ? { _tag: "Closed", client: client.name } as const : change()
         return refusal === undefined ? Effect.void : Effect.fail(new IoDispatcherError({ reason: refusal }))
@@ -414,45 +416,6 @@ export class Dispatcher {
       })
     }).pipe(Effect.onError(() => this.giveUp))
 
-  private readonly events: Stream.Stream<DispatchEvent> = Stream.callback<DispatchEvent>(
-    (queue) =>
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          const listener = (event: DispatchEvent) => Queue.offerUnsafe(queue, event)
-          this.listeners = [...this.listeners, listener]
-          return listener
-        }),
-        (listener) =>
-          Effect.sync(() => {
-            this.listeners = this.listeners.filter((other) => other !== listener)
-          })
-      ),
-    { bufferSize: 1024, strategy: "sliding" }
-  )
-
-  private stepListeners: ReadonlyArray<(step: RequestTransition) => void> = []
-
-  private setStepListeners(listeners: ReadonlyArray<(step: RequestTransition) => void>): void {
-    this.stepListeners = listeners
-    this.page.observer = listeners.length === 0 ? undefined : (vcpu, epoch, from, command, to) => {
-      const step: RequestTransition = { _tag: "RequestTransition", vcpu: vcpu as VcpuId, epoch, from, command, to }
-      for (const listener of this.stepListeners) listener(step)
-    }
-  }
-
-  private readonly transitions: Stream.Stream<RequestTransition> = Stream.callback<RequestTransition>(
-    (queue) =>
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          const listener = (step: RequestTransition) => Queue.offerUnsafe(queue, step)
-          this.setStepListeners([...this.stepListeners, listener])
-          return listener
-        }),
-        (listener) => Effect.sync(() => this.setStepListeners(this.stepListeners.filter((other) => other !== listener)))
-      ),
-    { bufferSize: 4096, strategy: "sliding" }
-  )
-
   private readonly observe = (observer: RequestObserver) =>
     Effect.acquireRelease(
       Effect.sync(() => {
@@ -472,8 +435,8 @@ export class Dispatcher {
       ...(this.unhandled === 0 ? [] : [{ client: NOBODY, requests: this.unhandled }])
     ]),
     recentEvents: Effect.sync(() => [...this.recent]),
-    events: this.events,
-    transitions: this.transitions,
+    events: this.events.stream,
+    transitions: this.steps.stream,
     observe: this.observe,
     drain: this.drain,
     proceed: this.proceed

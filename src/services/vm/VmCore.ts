@@ -8,12 +8,11 @@ import * as Result from "effect/Result"
 import * as Semaphore from "effect/Semaphore"
 import type { EndReason } from "../../domain/EndReason.ts"
 import * as VmState from "../../domain/VmState.ts"
-import { VirtualMachineError, type VirtualMachineErrorReason } from "../VirtualMachineError.ts"
+import type { VirtualMachineError } from "../VirtualMachineError.ts"
+import { refuse } from "./refusal.ts"
 
 const stopped: EndReason = { _tag: "Stopped" }
 const KEPT_TRANSITIONS = 1024
-
-export const refuse = (reason: VirtualMachineErrorReason) => Effect.fail(new VirtualMachineError({ reason }))
 
 export class VmCore {
   state: VmState.VmState = VmState.created

@@ -4,7 +4,7 @@
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -13,6 +13,7 @@ import * as Scope from "effect/Scope"
 import type { EndReason } from "../../domain/EndReason.ts"
 import { PAGE_BYTES } from "../../domain/Limits.ts"
 import { Dispatcher } from "../dispatch/Dispatcher.ts"
+import { inGuestTime } from "../dispatch/guestContext.ts"
 import * as GuestMemory from "../GuestMemory.ts"
 import { HypercallGate } from "../HypercallGate.ts"
 import * as Hypercalls from "../Hypercalls.ts"
@@ -20,16 +21,13 @@ import { GuestEnds, type GuestTime, GuestTimes, type Hypervisor } from "../Hyper
 import { Machine } from "../Machine.ts"
 import { ServiceMemory } from "../ServiceMemory.ts"
 import { Upcalls } from "../Upcalls.ts"
-import { VirtualMachineError } from "../VirtualMachineError.ts"
+import type { VirtualMachineError } from "../VirtualMachineError.ts"
 import type { CreatedVm, VmOptions } from "../Vm.ts"
 import { checkOptions } from "./capability.ts"
 import { makeHandles } from "./handles.ts"
 import { makeMemory } from "./memory.ts"
-import { refuse, VmCore } from "./VmCore.ts"
-
-/** Names the step of a VM that the hypervisor refused. */
-const refusedAt = (vm: string, step: string) => (error: { readonly message: string }) =>
-  new VirtualMachineError({ reason: { _tag: "Refused", vm, step, problem: error.message } })
+import { refuse, refusedAt } from "./refusal.ts"
+import { VmCore } from "./VmCore.ts"
 
 type Create = (options: VmOptions) => Effect.Effect<CreatedVm, VirtualMachineError, Scope.Scope>
 
@@ -182,7 +180,5 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
 /** Forks in guest time: what the fiber sleeps is the guest's time, what it yields to is the guest's scheduler. */
 const forkIn = (time: GuestTime) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.forkScoped(effect, { startImmediately: true }).pipe(
-    Effect.updateContext((context: Context.Context<R | Scope.Scope>) =>
-      context.pipe(Context.add(Clock.Clock, time.clock), Context.add(Scheduler.Scheduler, time.scheduler))
-    )
+    Effect.updateContext((context: Context.Context<R | Scope.Scope>) => inGuestTime(context, time))
   )

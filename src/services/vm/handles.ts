@@ -6,8 +6,8 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
-import type * as Scope from "effect/Scope"
-import * as ScopeModule from "effect/Scope"
+import * as Scope from "effect/Scope"
+import { hex } from "../../domain/Address.ts"
 import type { ImagePlan } from "../../domain/ImagePlan.ts"
 import * as VcpuRegisters from "../../domain/VcpuRegisters.ts"
 import type { Dispatcher } from "../dispatch/Dispatcher.ts"
@@ -20,7 +20,8 @@ import { VirtualMachineError } from "../VirtualMachineError.ts"
 import type { CreatedVm, PausedVm, RunningVm, StoppedVm, Vm } from "../Vm.ts"
 import { beyond } from "./capability.ts"
 import type { VmMemory } from "./memory.ts"
-import { refuse, type VmCore } from "./VmCore.ts"
+import { refuse, refusedAt } from "./refusal.ts"
+import type { VmCore } from "./VmCore.ts"
 
 interface Parts {
   readonly core: VmCore
@@ -37,8 +38,7 @@ interface Parts {
 export const makeHandles = (parts: Parts): CreatedVm => {
   const { core, deviceScope, dispatcher, gate, hypercalls, machine, resetDevices, vmMemory } = parts
   const vmId = machine.vmId
-  const refusedAt = (step: string) => (error: { readonly message: string }) =>
-    new VirtualMachineError({ reason: { _tag: "Refused", vm: core.name, step, problem: error.message } })
+  const refused = (step: string) => refusedAt(core.name, step)
 
   const checkVcpu = (vcpu: number) =>
     Number.isInteger(vcpu) && vcpu >= 0 && vcpu < machine.vcpus ? Effect.void : refuse({
@@ -61,24 +61,24 @@ export const makeHandles = (parts: Parts): CreatedVm => {
     transitions: Effect.sync(() => [...core.transitions]),
     attach: <A, E, R>(device: Effect.Effect<A, E, R>) =>
       Effect.gen(function*() {
-        const scope = yield* ScopeModule.fork(deviceScope)
+        const scope = yield* Scope.fork(deviceScope)
         return yield* device.pipe(
           Effect.provideService(Machine, machine),
-          Effect.provideService(ScopeModule.Scope, scope),
+          Effect.provideService(Scope.Scope, scope),
           // A device that could not be made wholly is unmade: a half of it must not answer the guest.
-          Effect.onExit((exit) => Exit.isFailure(exit) ? ScopeModule.close(scope, exit) : Effect.void)
+          Effect.onExit((exit) => Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void)
         )
       }) as Effect.Effect<A, E, Exclude<R, Machine | Scope.Scope>>,
     registers: (vcpu) =>
       Effect.gen(function*() {
         yield* checkVcpu(vcpu)
-        const refused = (problem: string) =>
+        const unreadable = (problem: string) =>
           refuse({ _tag: "Refused", vm: core.name, step: `read the registers of vCPU ${vcpu}`, problem })
         const state = yield* VcpuState
-        if (core.isClosed) return yield* refused("its scope was closed; read them before")
+        if (core.isClosed) return yield* unreadable("its scope was closed; read them before")
         const registers = yield* state.read(vmId, vcpu)
         if (registers !== undefined) return registers
-        return yield* refused(
+        return yield* unreadable(
           "they can be read while the VM is paused and the vCPU does not wait inside an instruction"
         )
       })
@@ -97,13 +97,13 @@ export const makeHandles = (parts: Parts): CreatedVm => {
       }
     })
 
-  const setRegisters = (vcpu: number, registers: VcpuRegisters.VcpuRegisters) =>
-    Effect.andThen(
-      checkRegisters(vcpu, registers),
-      hypercalls.setVcpuRegs(vmId, vcpu, registers).pipe(
-        Effect.mapError(refusedAt(`set the registers of vCPU ${vcpu}`))
-      )
+  const giveRegisters = (vcpu: number, registers: VcpuRegisters.VcpuRegisters) =>
+    hypercalls.setVcpuRegs(vmId, vcpu, registers).pipe(
+      Effect.mapError(refused(`set the registers of vCPU ${vcpu}`))
     )
+
+  const setRegisters = (vcpu: number, registers: VcpuRegisters.VcpuRegisters) =>
+    Effect.andThen(checkRegisters(vcpu, registers), giveRegisters(vcpu, registers))
 
   const load = (plan: ImagePlan) =>
     Effect.gen(function*() {
@@ -111,16 +111,16 @@ export const makeHandles = (parts: Parts): CreatedVm => {
         if (vmMemory.guestMap.translate(segment.address, segment.bytes.length) === undefined) {
           return yield* refuse({
             _tag: "BadImage",
-            problem: `segment "${segment.name}" at guest address 0x${segment.address.toString(16)} with ` +
+            problem: `segment "${segment.name}" at guest address ${hex(segment.address)} with ` +
               `${segment.bytes.length} bytes is not wholly in RAM; give the VM more memory, or load it elsewhere`
           })
         }
       }
       yield* checkRegisters(0, plan.registers)
       for (const segment of plan.segments) {
-        yield* machine.memory.write(segment.address, segment.bytes).pipe(Effect.mapError(refusedAt("load its image")))
+        yield* machine.memory.write(segment.address, segment.bytes).pipe(Effect.mapError(refused("load its image")))
       }
-      yield* setRegisters(0, plan.registers)
+      yield* giveRegisters(0, plan.registers)
     })
 
   type At = { readonly generation: number; readonly state: string }
@@ -133,11 +133,11 @@ export const makeHandles = (parts: Parts): CreatedVm => {
     unmapMemory: (region) => core.whileCurrent(at, vmMemory.unmap(region))
   })
 
-  const pauseHypercall = hypercalls.pauseVm(vmId).pipe(Effect.mapError(refusedAt("be paused")))
+  const pauseHypercall = hypercalls.pauseVm(vmId).pipe(Effect.mapError(refused("be paused")))
 
   const createdVm = (): CreatedVm => {
     const at: At = { generation: core.generation, state: "Created" }
-    const start = hypercalls.startVm(vmId).pipe(Effect.mapError(refusedAt("start")))
+    const start = hypercalls.startVm(vmId).pipe(Effect.mapError(refused("start")))
     return {
       ...stopped(at),
       _tag: "Created",
@@ -183,7 +183,7 @@ export const makeHandles = (parts: Parts): CreatedVm => {
       yield* dispatcher.service.proceed
     })
     const reset = Effect.gen(function*() {
-      yield* hypercalls.resetVm(vmId).pipe(Effect.mapError(refusedAt("be reset")))
+      yield* hypercalls.resetVm(vmId).pipe(Effect.mapError(refused("be reset")))
       yield* dispatcher.forgetAll
       yield* resetDevices
       core.endLife()

@@ -12,8 +12,9 @@ import * as MemoryRegion from "../../domain/MemoryRegion.ts"
 import { GuestMemoryMap } from "../GuestMemory.ts"
 import type { Hypercalls } from "../Hypercalls.ts"
 import type { ServiceMemory, ServiceRegion } from "../ServiceMemory.ts"
-import { VirtualMachineError, type VirtualMachineErrorReason } from "../VirtualMachineError.ts"
+import type { VirtualMachineError, VirtualMachineErrorReason } from "../VirtualMachineError.ts"
 import { beyond } from "./capability.ts"
+import { refuse, refusedAt } from "./refusal.ts"
 
 const decodeMapped = Schema.decodeUnknownResult(MemoryRegion.MappedRegion)
 const decodeUnmapped = Schema.decodeUnknownResult(MemoryRegion.UnmappedRegion)
@@ -42,25 +43,26 @@ export const makeMemory = (options: {
   const { hypercalls, memory, memoryScope, name, profile, vmId } = options
   const guestMap = new GuestMemoryMap()
   const grants = new Map<ServiceRegion, Scope.Closeable>()
-  const fail = (reason: VirtualMachineErrorReason) => Effect.fail(new VirtualMachineError({ reason }))
-  const refused = (step: string) => (error: { readonly message: string }) =>
-    new VirtualMachineError({ reason: { _tag: "Refused", vm: name, step, problem: error.message } })
+  const refused = (step: string) => refusedAt(name, step)
 
-  const problemWith = (region: { readonly guestAddress: number; readonly bytes: number }) => {
-    const { bytes, guestAddress } = region
+  const check = (
+    { bytes, guestAddress }: { readonly guestAddress: number; readonly bytes: number }
+  ): Result.Result<MemoryRegion.UnmappedRegion, VirtualMachineErrorReason> => {
     const decoded = decodeUnmapped({ guestAddress, bytes })
     if (Result.isFailure(decoded)) {
-      return {
+      return Result.fail({
         _tag: "BadOption",
         option: "region",
         value: guestAddress,
         expected: `a page-aligned guest address with a page-aligned size, below 2^52 (${decoded.failure.message})`
-      } as const
+      })
     }
     if (guestAddress + bytes > 2 ** profile.addressBits) {
-      return beyond(profile, "bytes of guest address space", guestAddress + bytes, 2 ** profile.addressBits)
+      return Result.fail(
+        beyond(profile, "bytes of guest address space", guestAddress + bytes, 2 ** profile.addressBits)
+      )
     }
-    return undefined
+    return Result.succeed(decoded.success)
   }
 
   const isMapped = ({ address, bytes }: ServiceRegion): boolean =>
@@ -79,11 +81,11 @@ export const makeMemory = (options: {
   const map: VmMemory["map"] = (wanted) =>
     Effect.suspend(() => {
       const { bytes, guestAddress } = wanted
-      const problem = problemWith(wanted)
-      if (problem !== undefined) return fail(problem)
+      const checked = check(wanted)
+      if (Result.isFailure(checked)) return refuse(checked.failure)
       const taken = guestMap.overlapping(guestAddress, bytes)
       if (taken !== undefined) {
-        return fail({
+        return refuse({
           _tag: "Overlap",
           guestAddress,
           bytes,
@@ -92,9 +94,9 @@ export const makeMemory = (options: {
         })
       }
       const total = guestMap.regions.reduce((sum, region) => sum + region.bytes, bytes)
-      if (total > profile.maxRamBytes) return fail(beyond(profile, "bytes of RAM", total, profile.maxRamBytes))
+      if (total > profile.maxRamBytes) return refuse(beyond(profile, "bytes of RAM", total, profile.maxRamBytes))
       if (profile.mapping === "OneBlockFromZero" && (guestAddress !== 0 || guestMap.regions.length > 0)) {
-        return fail(beyond(profile, "RAM at guest address", guestAddress, "one block from address 0"))
+        return refuse(beyond(profile, "RAM at guest address", guestAddress, "one block from address 0"))
       }
       // What the guest never got is given back at once; the rest when none of it is mapped any more, or the VM ends.
       const mapIn = (scope: Scope.Closeable) =>
@@ -126,19 +128,20 @@ export const makeMemory = (options: {
 
   const unmap: VmMemory["unmap"] = (wanted) =>
     Effect.suspend(() => {
-      const problem = problemWith(wanted)
-      if (problem !== undefined) return fail(problem)
+      const checked = check(wanted)
+      if (Result.isFailure(checked)) return refuse(checked.failure)
+      const region = checked.success
       if (guestMap.translate(wanted.guestAddress, wanted.bytes) === undefined) {
-        return fail({ _tag: "NotMapped", guestAddress: wanted.guestAddress, bytes: wanted.bytes })
+        return refuse({ _tag: "NotMapped", guestAddress: wanted.guestAddress, bytes: wanted.bytes })
       }
       if (profile.mapping === "OneBlockFromZero") {
-        return fail(beyond(profile, "removal of RAM at guest address", wanted.guestAddress, "one block from address 0"))
+        return refuse(
+          beyond(profile, "removal of RAM at guest address", wanted.guestAddress, "one block from address 0")
+        )
       }
-      const region = decodeUnmapped(wanted)
-      if (Result.isFailure(region)) return Effect.void
-      return hypercalls.setMemoryRegions(vmId, [MemoryRegion.toUnmapOp(region.success)]).pipe(
+      return hypercalls.setMemoryRegions(vmId, [MemoryRegion.toUnmapOp(region)]).pipe(
         Effect.mapError(refused("unmap RAM")),
-        Effect.tap(() => Effect.sync(() => guestMap.remove(region.success))),
+        Effect.tap(() => Effect.sync(() => guestMap.remove(region))),
         Effect.andThen(releaseUnmapped),
         Effect.uninterruptible
       )
