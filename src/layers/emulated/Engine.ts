@@ -182,10 +182,13 @@ export class Engine implements VmEngine {
     this.requests.abandon()
     const cpu = this.cpu
     if (cpu === undefined) return
-    if (cpu.status === "Stopped") cpu.reset()
-    else this.replaceCpu(cpu)
+    if (cpu.status === "Stopped") {
+      cpu.reset()
+      if (this.registers !== undefined) cpu.setRegisters(this.registers)
+    } else {
+      this.replaceCpu(cpu)
+    }
     this.slice = "None"
-    if (this.registers !== undefined) this.cpu?.setRegisters(this.registers)
   }
 
   readonly destroy: Effect.Effect<void> = Effect.suspend(() => {
