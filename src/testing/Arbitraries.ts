@@ -1,18 +1,17 @@
 /**
  * Generators for property tests: ports, ranges, requests, VM options, registers, images and guest programs that a given
- * hypervisor can take. They shrink, and go straight into `it.prop` and `it.effect.prop` of `@effect/vitest`.
- *
- * `effect/Arbitrary` is unstable in Effect 4.1; this module is the only one of Upcall that imports it.
+ * hypervisor can take. They shrink, go straight into `it.prop` and `it.effect.prop` of `@effect/vitest`, and are
+ * combined with `Generator`.
  *
  * **Example** (A property of every request that Simulated can pass on)
  *
  * ```ts
- * import * as Arbitrary from "effect/Arbitrary"
  * import * as Effect from "effect/Effect"
  * import * as Arbitraries from "upcall/testing/Arbitraries"
+ * import * as Generator from "upcall/testing/Generator"
  * import { profile } from "upcall/testing/TestMachine"
  *
- * const property = Arbitrary.checkEffect(
+ * const property = Generator.check(
  *   Arbitraries.ioRequest(profile),
  *   (request) => request.size <= 8,
  *   { runs: 200, seed: 1 }
@@ -23,9 +22,6 @@
  *
  * @since 0.1.0
  */
-import * as Arbitrary from "effect/Arbitrary"
-import type * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
 import { GuestAddress, Port } from "../domain/Address.ts"
 import type { HypervisorProfile } from "../domain/HypervisorProfile.ts"
 import { ImagePlan } from "../domain/ImagePlan.ts"
@@ -34,47 +30,21 @@ import { IoRequest } from "../domain/IoRequest.ts"
 import { PAGE_BYTES, PORT_SPACE_END } from "../domain/Limits.ts"
 import * as VcpuRegisters from "../domain/VcpuRegisters.ts"
 import type { VmOptions } from "../services/Vm.ts"
+import {
+  all,
+  array,
+  bits,
+  boolean,
+  constant,
+  elementOf,
+  flatMap,
+  type Generator,
+  integer,
+  map,
+  oneOf,
+  schema
+} from "./Generator.ts"
 import type { Operation } from "./GuestProgram.ts"
-
-type Arbitrary_<A> = Arbitrary.Arbitrary<A>
-
-/**
- * Integers from `minimum` to `maximum`, both inclusive.
- *
- * @category generators
- * @since 0.1.0
- */
-export const integer = (minimum: number, maximum: number): Arbitrary_<number> =>
-  Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum, maximum })))
-
-/**
- * One of several generators, each as often as the others.
- *
- * @category generators
- * @since 0.1.0
- */
-export const oneOf = <A>(...choices: readonly [Arbitrary_<A>, ...Array<Arbitrary_<A>>]): Arbitrary_<A> =>
-  Arbitrary.flatMap(integer(0, choices.length - 1), (index) => choices[index] ?? choices[0])
-
-/**
- * Values of a generator, the same ones for the same seed, for a test that is no property. Fails when a filter lets too
- * little through.
- *
- * @category running
- * @since 0.1.0
- */
-export const sample = <A>(
-  arbitrary: Arbitrary_<A>,
-  options: { readonly count: number; readonly seed: number | string }
-): Effect.Effect<ReadonlyArray<A>, Arbitrary.SampleError> => Arbitrary.sampleEffect(arbitrary, options)
-
-const elementOf = <A>(values: ReadonlyArray<A>): Arbitrary_<A> =>
-  Arbitrary.map(integer(0, values.length - 1), (index) => values[index]!)
-
-const boolean: Arbitrary_<boolean> = Arbitrary.schema(Schema.Boolean)
-
-const bits = (count: number): Arbitrary_<bigint> =>
-  Arbitrary.schema(Schema.BigInt.check(Schema.isBetweenBigInt({ minimum: 0n, maximum: (1n << BigInt(count)) - 1n })))
 
 /**
  * Ports, 0 to 0xFFFF.
@@ -82,7 +52,7 @@ const bits = (count: number): Arbitrary_<bigint> =>
  * @category generators
  * @since 0.1.0
  */
-export const port: Arbitrary_<Port> = Arbitrary.schema(Port)
+export const port: Generator<Port> = schema(Port)
 
 /**
  * Guest physical addresses of whole accesses: the last of `size` bytes lies below the end of the profile's addresses.
@@ -90,14 +60,14 @@ export const port: Arbitrary_<Port> = Arbitrary.schema(Port)
  * @category generators
  * @since 0.1.0
  */
-export const guestAddress = (profile: HypervisorProfile, size = 1): Arbitrary_<GuestAddress> =>
-  Arbitrary.map(integer(0, 2 ** profile.addressBits - size), (address) => GuestAddress.make(address))
+export const guestAddress = (profile: HypervisorProfile, size = 1): Generator<GuestAddress> =>
+  map(integer(0, 2 ** profile.addressBits - size), (address) => GuestAddress.make(address))
 
-const pciFunction = Arbitrary.all({ bus: integer(0, 255), device: integer(0, 31), function: integer(0, 7) })
+const pciFunction = all({ bus: integer(0, 255), device: integer(0, 31), function: integer(0, 7) })
 
-const span = (start: Arbitrary_<number>, maxLength: number, end: number): Arbitrary_<readonly [number, number]> =>
-  Arbitrary.map(
-    Arbitrary.all([start, integer(1, maxLength)]),
+const span = (start: Generator<number>, maxLength: number, end: number): Generator<readonly [number, number]> =>
+  map(
+    all([start, integer(1, maxLength)]),
     ([first, length]) => [first, Math.min(first + length, end) - 1] as const
   )
 
@@ -107,15 +77,15 @@ const span = (start: Arbitrary_<number>, maxLength: number, end: number): Arbitr
  * @category generators
  * @since 0.1.0
  */
-export const ioRange = (profile: HypervisorProfile): Arbitrary_<IoRange.IoRange> =>
+export const ioRange = (profile: HypervisorProfile): Generator<IoRange.IoRange> =>
   oneOf<IoRange.IoRange>(
-    Arbitrary.map(span(port, 64, PORT_SPACE_END), ([start, end]) => IoRange.ports(start, end)),
-    Arbitrary.map(
+    map(span(port, 64, PORT_SPACE_END), ([start, end]) => IoRange.ports(start, end)),
+    map(
       span(guestAddress(profile), 0x1_0000, 2 ** profile.addressBits),
       ([start, end]) => IoRange.mmio(start, end)
     ),
-    Arbitrary.map(pciFunction, (at) => IoRange.pciFunction(at.bus, at.device, at.function)),
-    Arbitrary.Constant(IoRange.pciAny)
+    map(pciFunction, (at) => IoRange.pciFunction(at.bus, at.device, at.function)),
+    constant(IoRange.pciAny)
   )
 
 /**
@@ -127,21 +97,21 @@ export const ioRange = (profile: HypervisorProfile): Arbitrary_<IoRange.IoRange>
 export const disjointRanges = (
   profile: HypervisorProfile,
   options: { readonly maxLength?: number } = {}
-): Arbitrary_<ReadonlyArray<IoRange.IoRange>> =>
-  Arbitrary.map(
-    Arbitrary.array(ioRange(profile), { maxLength: options.maxLength ?? 8 }),
+): Generator<ReadonlyArray<IoRange.IoRange>> =>
+  map(
+    array(ioRange(profile), { maxLength: options.maxLength ?? 8 }),
     (ranges) => ranges.filter((range, index) => !ranges.slice(0, index).some((other) => IoRange.overlaps(other, range)))
   )
 
 /** With or without a value of `size` bytes: a write or a read. */
 const access = <A extends { readonly size: number }, R>(
-  place: Arbitrary_<A>,
+  place: Generator<A>,
   read: (place: A) => R,
   write: (place: A, value: bigint) => R
-): Arbitrary_<R> =>
-  Arbitrary.flatMap(
+): Generator<R> =>
+  flatMap(
     place,
-    (at) => oneOf(Arbitrary.Constant(read(at)), Arbitrary.map(bits(8 * at.size), (value) => write(at, value)))
+    (at) => oneOf(constant(read(at)), map(bits(8 * at.size), (value) => write(at, value)))
   )
 
 const vcpuOf = (profile: HypervisorProfile) => integer(0, profile.maxVcpus - 1)
@@ -152,13 +122,13 @@ const vcpuOf = (profile: HypervisorProfile) => integer(0, profile.maxVcpus - 1)
  * @category generators
  * @since 0.1.0
  */
-export const portRequest = (profile: HypervisorProfile): Arbitrary_<IoRequest> =>
+export const portRequest = (profile: HypervisorProfile): Generator<IoRequest> =>
   access(
-    Arbitrary.flatMap(elementOf(profile.portWidths), (size) =>
-      Arbitrary.all({
+    flatMap(elementOf(profile.portWidths), (size) =>
+      all({
         vcpu: vcpuOf(profile),
         port: integer(0, PORT_SPACE_END - size),
-        size: Arbitrary.Constant(size)
+        size: constant(size)
       })),
     (at): IoRequest => IoRequest.cases.PortRead.make(brand(at)),
     (at, value) => IoRequest.cases.PortWrite.make({ ...brand(at), value: Number(value) })
@@ -170,13 +140,13 @@ export const portRequest = (profile: HypervisorProfile): Arbitrary_<IoRequest> =
  * @category generators
  * @since 0.1.0
  */
-export const mmioRequest = (profile: HypervisorProfile): Arbitrary_<IoRequest> =>
+export const mmioRequest = (profile: HypervisorProfile): Generator<IoRequest> =>
   access(
-    Arbitrary.flatMap(elementOf(profile.mmioWidths), (size) =>
-      Arbitrary.all({
+    flatMap(elementOf(profile.mmioWidths), (size) =>
+      all({
         vcpu: vcpuOf(profile),
         address: guestAddress(profile, size),
-        size: Arbitrary.Constant(size)
+        size: constant(size)
       })),
     (at): IoRequest => IoRequest.cases.MmioRead.make(brand(at)),
     (at, value) => IoRequest.cases.MmioWrite.make({ ...brand(at), value })
@@ -188,11 +158,11 @@ export const mmioRequest = (profile: HypervisorProfile): Arbitrary_<IoRequest> =
  * @category generators
  * @since 0.1.0
  */
-export const pciRequest = (profile: HypervisorProfile): Arbitrary_<IoRequest> =>
+export const pciRequest = (profile: HypervisorProfile): Generator<IoRequest> =>
   access(
-    Arbitrary.flatMap(elementOf(profile.portWidths), (size) =>
-      Arbitrary.map(
-        Arbitrary.all({
+    flatMap(elementOf(profile.portWidths), (size) =>
+      map(
+        all({
           vcpu: vcpuOf(profile),
           at: pciFunction,
           dword: integer(0, 0x3ff),
@@ -219,7 +189,7 @@ interface Brands {
  * @category generators
  * @since 0.1.0
  */
-export const ioRequest = (profile: HypervisorProfile): Arbitrary_<IoRequest> =>
+export const ioRequest = (profile: HypervisorProfile): Generator<IoRequest> =>
   oneOf(portRequest(profile), mmioRequest(profile), pciRequest(profile))
 
 /**
@@ -231,10 +201,10 @@ export const ioRequest = (profile: HypervisorProfile): Arbitrary_<IoRequest> =>
 export const vmOptions = (
   profile: HypervisorProfile,
   options: { readonly maxMemoryBytes?: number } = {}
-): Arbitrary_<VmOptions> => {
+): Generator<VmOptions> => {
   const maxMemoryBytes = Math.min(options.maxMemoryBytes ?? 2 ** 20, profile.maxRamBytes)
-  return Arbitrary.map(
-    Arbitrary.all({
+  return map(
+    all({
       name: integer(0, 0xffff),
       isNamed: boolean,
       vcpus: integer(1, profile.maxVcpus),
@@ -248,7 +218,7 @@ export const vmOptions = (
   )
 }
 
-const wordRegisters = Arbitrary.all({
+const wordRegisters = all({
   rax: bits(32),
   rcx: bits(32),
   rdx: bits(32),
@@ -268,21 +238,21 @@ const wordRegisters = Arbitrary.all({
 export const vcpuRegisters = (
   profile: HypervisorProfile,
   options: { readonly memoryBytes?: number } = {}
-): Arbitrary_<VcpuRegisters.VcpuRegisters> => {
+): Generator<VcpuRegisters.VcpuRegisters> => {
   const { memoryBytes = 0x1_0000 } = options
   const inSegment = Math.min(memoryBytes, 0x1_0000) - 1
   const modes = profile.modes.flatMap((mode) => {
     switch (mode) {
       case "Real":
-        return [Arbitrary.map(
-          Arbitrary.all({ ip: integer(0, inSegment), sp: integer(0, inSegment), gprs: wordRegisters }),
+        return [map(
+          all({ ip: integer(0, inSegment), sp: integer(0, inSegment), gprs: wordRegisters }),
           (start) => VcpuRegisters.realMode(start)
         )]
       case "Protected32":
-        return [Arbitrary.map(
-          Arbitrary.all({
+        return [map(
+          all({
             entry: integer(0, memoryBytes - 1),
-            stack: Arbitrary.map(integer(0, Math.floor(memoryBytes / 4)), (word) => word * 4),
+            stack: map(integer(0, Math.floor(memoryBytes / 4)), (word) => word * 4),
             gprs: wordRegisters
           }),
           (start) => VcpuRegisters.flat32(start)
@@ -291,7 +261,7 @@ export const vcpuRegisters = (
         return []
     }
   })
-  return oneOf(...modes as [Arbitrary_<VcpuRegisters.VcpuRegisters>])
+  return oneOf(...modes as [Generator<VcpuRegisters.VcpuRegisters>])
 }
 
 /**
@@ -302,9 +272,9 @@ export const vcpuRegisters = (
  */
 export const bytes = (
   options: { readonly minBytes?: number; readonly maxBytes?: number } = {}
-): Arbitrary_<Uint8Array> =>
-  Arbitrary.map(
-    Arbitrary.array(integer(0, 0xff), { minLength: options.minBytes ?? 0, maxLength: options.maxBytes ?? 256 }),
+): Generator<Uint8Array> =>
+  map(
+    array(integer(0, 0xff), { minLength: options.minBytes ?? 0, maxLength: options.maxBytes ?? 256 }),
     (values) => Uint8Array.from(values)
   )
 
@@ -317,12 +287,12 @@ export const bytes = (
  */
 export const imagePlan = (
   options: { readonly memoryBytes?: number; readonly maxBytes?: number } = {}
-): Arbitrary_<ImagePlan> => {
+): Generator<ImagePlan> => {
   const { maxBytes = 512, memoryBytes = 0x1_0000 } = options
-  return Arbitrary.flatMap(
+  return flatMap(
     bytes({ minBytes: 1, maxBytes }),
     (image) =>
-      Arbitrary.map(integer(0, memoryBytes - image.length), (address) =>
+      map(integer(0, memoryBytes - image.length), (address) =>
         ImagePlan.make({
           memoryBytes,
           segments: [{ name: "image", address: GuestAddress.make(address), bytes: image }],
@@ -357,48 +327,48 @@ const isInterruptController = (at: number, size: number): boolean =>
  * @category generators
  * @since 0.1.0
  */
-export const guestProgram = (options: GuestProgramOptions = {}): Arbitrary_<ReadonlyArray<Operation>> => {
+export const guestProgram = (options: GuestProgramOptions = {}): Generator<ReadonlyArray<Operation>> => {
   const { maxDepth = 2, maxLength = 12, mmio = { start: 0xe000_0000, end: 0xe000_00ff } } = options
   const ports = options.ports ?? { start: 0x40, end: 0xff }
   const size = elementOf([1, 2, 4] as const)
   const value = bits(32)
 
-  const portAccess = Arbitrary.map(
-    Arbitrary.all({ size, at: integer(ports.start, ports.end) }),
+  const portAccess = map(
+    all({ size, at: integer(ports.start, ports.end) }),
     (chosen) => ({
       size: chosen.size,
       port: Port.make(isInterruptController(chosen.at, chosen.size) ? ports.start : chosen.at)
     })
   )
-  const memoryAccess = Arbitrary.flatMap(size, (bytesWide) =>
-    Arbitrary.all({
-      size: Arbitrary.Constant(bytesWide),
+  const memoryAccess = flatMap(size, (bytesWide) =>
+    all({
+      size: constant(bytesWide),
       address: integer(mmio.start, mmio.end + 1 - bytesWide)
     }))
   const perhapsValue = oneOf<{ readonly value?: number }>(
-    Arbitrary.Constant({}),
-    Arbitrary.map(value, (word) => ({ value: Number(word) }))
+    constant({}),
+    map(value, (word) => ({ value: Number(word) }))
   )
   const simple = oneOf<Operation>(
-    Arbitrary.map(portAccess, (at) => ({ _tag: "PortIn", ...at })),
-    Arbitrary.map(Arbitrary.all([portAccess, perhapsValue]), ([at, given]) => ({ _tag: "PortOut", ...at, ...given })),
-    Arbitrary.map(Arbitrary.all([portAccess, integer(1, 5)]), ([at, count]) => ({ _tag: "StringIn", ...at, count })),
-    Arbitrary.map(
-      Arbitrary.flatMap(
+    map(portAccess, (at) => ({ _tag: "PortIn", ...at })),
+    map(all([portAccess, perhapsValue]), ([at, given]) => ({ _tag: "PortOut", ...at, ...given })),
+    map(all([portAccess, integer(1, 5)]), ([at, count]) => ({ _tag: "StringIn", ...at, count })),
+    map(
+      flatMap(
         portAccess,
-        (at) => Arbitrary.all([Arbitrary.Constant(at), bytes({ minBytes: 1, maxBytes: 5 })])
+        (at) => all([constant(at), bytes({ minBytes: 1, maxBytes: 5 })])
       ),
       ([at, data]) => ({ _tag: "StringOut", ...at, bytes: repeatEach(data, at.size) })
     ),
-    Arbitrary.map(memoryAccess, (at) => ({ _tag: "Load", ...at })),
-    Arbitrary.map(Arbitrary.all([memoryAccess, perhapsValue]), ([at, given]) => ({ _tag: "Store", ...at, ...given })),
-    Arbitrary.Constant({ _tag: "Keep" })
+    map(memoryAccess, (at) => ({ _tag: "Load", ...at })),
+    map(all([memoryAccess, perhapsValue]), ([at, given]) => ({ _tag: "Store", ...at, ...given })),
+    constant({ _tag: "Keep" })
   )
-  const list = (depth: number): Arbitrary_<Array<Operation>> =>
-    Arbitrary.array(depth === 0 ? simple : oneOf(simple, simple, simple, loop(depth - 1)), { maxLength })
-  const loop = (depth: number): Arbitrary_<Operation> =>
-    Arbitrary.map(
-      Arbitrary.all({ times: integer(1, 3), body: list(depth) }),
+  const list = (depth: number): Generator<Array<Operation>> =>
+    array(depth === 0 ? simple : oneOf(simple, simple, simple, loop(depth - 1)), { maxLength })
+  const loop = (depth: number): Generator<Operation> =>
+    map(
+      all({ times: integer(1, 3), body: list(depth) }),
       (parts) => ({ _tag: "Loop", ...parts })
     )
   return list(maxDepth)

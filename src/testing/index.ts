@@ -7,6 +7,7 @@
  * @since 0.1.0
  */
 export * as Arbitraries from "./Arbitraries.ts"
+export * as Generator from "./Generator.ts"
 export * as GuestProgram from "./GuestProgram.ts"
 export * as GuestRun from "./GuestRun.ts"
 export * as TestMachine from "./TestMachine.ts"

@@ -8,6 +8,7 @@ import * as Simulated from "../../src/layers/Simulated.ts"
 import { HypercallGate } from "../../src/services/HypercallGate.ts"
 import * as VirtualMachine from "../../src/services/VirtualMachine.ts"
 import * as Arbitraries from "../../src/testing/Arbitraries.ts"
+import * as Generator from "../../src/testing/Generator.ts"
 import * as GuestProgram from "../../src/testing/GuestProgram.ts"
 import * as TestMachine from "../../src/testing/TestMachine.ts"
 
@@ -77,7 +78,7 @@ describe("Arbitraries", () => {
       const gate = yield* HypercallGate
       const machines = yield* VirtualMachine.VirtualMachine
       const options = Arbitraries.vmOptions(gate.profile, { maxMemoryBytes: 65_536 })
-      const samples = yield* Arbitraries.sample(options, { count: 100, seed: 1 })
+      const samples = yield* Generator.sample(options, { count: 100, seed: 1 })
       for (const sample of samples) {
         const vm = yield* machines.create(sample).pipe(Effect.scoped)
         assert.strictEqual(vm.vcpus, sample.vcpus)
@@ -107,7 +108,7 @@ describe("Arbitraries", () => {
 
   it.effect("samples are the same for the same seed", () =>
     Effect.gen(function*() {
-      const draw = Arbitraries.sample(Arbitraries.ioRequest(profile), { count: 20, seed: 7 })
+      const draw = Generator.sample(Arbitraries.ioRequest(profile), { count: 20, seed: 7 })
       assert.deepStrictEqual(yield* draw, yield* draw)
     }))
 })

@@ -5,20 +5,20 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Result } from "effect"
 import * as Arbitrary from "effect/Arbitrary"
-import * as Arbitraries from "../../src/testing/Arbitraries.ts"
+import * as Generator from "../../src/testing/Generator.ts"
 import * as GuestProgram from "../../src/testing/GuestProgram.ts"
 import * as GuestRun from "../../src/testing/GuestRun.ts"
 import { buildEmulated, buildSimulated } from "./hypervisors.ts"
 import { generate } from "./instructions.ts"
 
 const RAM = 0x1_0000
-const byte = Arbitraries.integer(0, 0xff)
+const byte = Generator.integer(0, 0xff)
 const seed = Arbitrary.all({
-  kind: Arbitraries.integer(0, 19),
+  kind: Generator.integer(0, 19),
   a: byte,
   b: byte,
   c: byte,
-  value: Arbitraries.integer(0, 0xffff_ffff)
+  value: Generator.integer(0, 0xffff_ffff)
 })
 
 /** Fills the scratch memory, so that it is not all zero before the code under test. */
