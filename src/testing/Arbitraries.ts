@@ -65,6 +65,14 @@ export const guestAddress = (profile: HypervisorProfile, size = 1): Generator<Gu
 
 const pciFunction = all({ bus: integer(0, 255), device: integer(0, 31), function: integer(0, 7) })
 
+/** Registers of PCI functions with accesses that do not leave their dword. */
+const pciAccess = (widths: ReadonlyArray<1 | 2 | 4>) =>
+  flatMap(elementOf(widths), (size) =>
+    map(
+      all({ at: pciFunction, dword: integer(0, 0x3ff), piece: integer(0, 4 / size - 1) }),
+      ({ at, dword, piece }) => ({ ...at, register: dword * 4 + piece * size, size })
+    ))
+
 const span = (start: Generator<number>, maxLength: number, end: number): Generator<readonly [number, number]> =>
   map(
     all([start, integer(1, maxLength)]),
@@ -160,16 +168,10 @@ export const mmioRequest = (profile: HypervisorProfile): Generator<IoRequest> =>
  */
 export const pciRequest = (profile: HypervisorProfile): Generator<IoRequest> =>
   access(
-    flatMap(elementOf(profile.portWidths), (size) =>
-      map(
-        all({
-          vcpu: vcpuOf(profile),
-          at: pciFunction,
-          dword: integer(0, 0x3ff),
-          piece: integer(0, 4 / size - 1)
-        }),
-        ({ at, dword, piece, vcpu }) => ({ vcpu, ...at, register: dword * 4 + piece * size, size })
-      )),
+    map(
+      all({ vcpu: vcpuOf(profile), at: pciAccess(profile.portWidths) }),
+      ({ at, vcpu }) => ({ vcpu, ...at })
+    ),
     (at): IoRequest => IoRequest.cases.PciRead.make(brand(at)),
     (at, value) => IoRequest.cases.PciWrite.make({ ...brand(at), value: Number(value) })
   )
@@ -302,17 +304,21 @@ export const imagePlan = (
 }
 
 /**
- * Where generated guest programs go. `ports`: any of these ports, and so up to three behind them (default 0x40 to
- * 0xFF); the hypervisor's interrupt controllers (0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1) and 0xCF8 to 0xCFF want to be
- * left out. `mmio`: any of these addresses, below 4 GiB and outside of RAM (default 256 bytes from 0xE0000000).
- * `maxLength`: operations in a list (default 12), `maxDepth`: loops inside each other (default 2). Ends are inclusive.
+ * Where generated guest programs go. `profile`: the hypervisor that they are for; accesses are of its widths, as far as
+ * 32-bit code can make them (default: 1, 2 and 4 bytes). `ports`: any of these ports, and so up to three behind them
+ * (default 0x40 to 0xFF); the hypervisor's interrupt controllers (0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1) and 0xCF8 to
+ * 0xCFF want to be left out. `mmio`: any of these addresses, below 4 GiB and outside of RAM (default 256 bytes from
+ * 0xE0000000). `pci`: whether there are PCI accesses (default true). `maxLength`: operations in a list (default 12),
+ * `maxDepth`: loops inside each other (default 2). Ends are inclusive.
  *
  * @category models
  * @since 0.1.0
  */
 export interface GuestProgramOptions {
+  readonly profile?: HypervisorProfile
   readonly ports?: { readonly start: number; readonly end: number }
   readonly mmio?: { readonly start: number; readonly end: number }
+  readonly pci?: boolean
   readonly maxLength?: number
   readonly maxDepth?: number
 }
@@ -321,6 +327,10 @@ export interface GuestProgramOptions {
 const isInterruptController = (at: number, size: number): boolean =>
   [0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1].some((own) => at <= own && own < at + size)
 
+// What 32-bit code can do; an access of 8 bytes wants a vCPU in 64-bit mode.
+const WIDTHS = [1, 2, 4] as const
+const MAX_ROUNDS = 40
+
 /**
  * Operations of guest programs, for `GuestProgram.assemble`: every kind but `Code` and `Halt`, loops of up to 3 rounds.
  *
@@ -328,23 +338,25 @@ const isInterruptController = (at: number, size: number): boolean =>
  * @since 0.1.0
  */
 export const guestProgram = (options: GuestProgramOptions = {}): Generator<ReadonlyArray<Operation>> => {
-  const { maxDepth = 2, maxLength = 12, mmio = { start: 0xe000_0000, end: 0xe000_00ff } } = options
+  const { maxDepth = 2, maxLength = 12, mmio = { start: 0xe000_0000, end: 0xe000_00ff }, pci = true } = options
   const ports = options.ports ?? { start: 0x40, end: 0xff }
-  const size = elementOf([1, 2, 4] as const)
+  const portWidths = options.profile?.portWidths ?? WIDTHS
+  const mmioSize = elementOf(WIDTHS.filter((width) => options.profile?.mmioWidths.includes(width) ?? true))
   const value = bits(32)
 
   const portAccess = map(
-    all({ size, at: integer(ports.start, ports.end) }),
+    all({ size: elementOf(portWidths), at: integer(ports.start, ports.end) }),
     (chosen) => ({
       size: chosen.size,
       port: Port.make(isInterruptController(chosen.at, chosen.size) ? ports.start : chosen.at)
     })
   )
-  const memoryAccess = flatMap(size, (bytesWide) =>
+  const memoryAccess = flatMap(mmioSize, (bytesWide) =>
     all({
       size: constant(bytesWide),
       address: integer(mmio.start, mmio.end + 1 - bytesWide)
     }))
+  const configAccess = pciAccess(portWidths)
   const perhapsValue = oneOf<{ readonly value?: number }>(
     constant({}),
     map(value, (word) => ({ value: Number(word) }))
@@ -362,7 +374,14 @@ export const guestProgram = (options: GuestProgramOptions = {}): Generator<Reado
     ),
     map(memoryAccess, (at) => ({ _tag: "Load", ...at })),
     map(all([memoryAccess, perhapsValue]), ([at, given]) => ({ _tag: "Store", ...at, ...given })),
-    constant({ _tag: "Keep" })
+    constant({ _tag: "Keep" }),
+    map(integer(1, MAX_ROUNDS), (rounds) => ({ _tag: "Work", rounds })),
+    ...pci
+      ? [
+        map(configAccess, (at): Operation => ({ _tag: "PciRead", ...at })),
+        map(all([configAccess, perhapsValue]), ([at, given]): Operation => ({ _tag: "PciWrite", ...at, ...given }))
+      ]
+      : []
   )
   const list = (depth: number): Generator<Array<Operation>> =>
     array(depth === 0 ? simple : oneOf(simple, simple, simple, loop(depth - 1)), { maxLength })
@@ -373,6 +392,50 @@ export const guestProgram = (options: GuestProgramOptions = {}): Generator<Reado
     )
   return list(maxDepth)
 }
+
+/**
+ * As {@link guestProgram}, and `maxVcpus`: how many programs at most (default 4; never more than the profile's vCPUs,
+ * and 1 where START runs vCPU 0 alone).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface GuestProgramsOptions extends Omit<GuestProgramOptions, "profile"> {
+  readonly maxVcpus?: number
+}
+
+/**
+ * Programs for the vCPUs of one VM, 1 or more, for `GuestProgram.assembleAll` on a hypervisor of this profile. One vCPU
+ * alone makes PCI accesses: each takes two port accesses, and a VM has one address register at 0xCF8, so that which
+ * function a second vCPU reaches would depend on how the two take turns.
+ *
+ * @category generators
+ * @since 0.1.0
+ */
+export const guestPrograms = (
+  profile: HypervisorProfile,
+  options: GuestProgramsOptions = {}
+): Generator<ReadonlyArray<ReadonlyArray<Operation>>> => {
+  const maxVcpus = profile.startsAllVcpus ? Math.min(options.maxVcpus ?? 4, profile.maxVcpus) : 1
+  const programs = array(guestProgram({ ...options, profile }), { minLength: 1, maxLength: maxVcpus })
+  return map(
+    all([integer(0, maxVcpus - 1), programs]),
+    ([owner, lists]) => lists.map((list, vcpu) => vcpu === owner % lists.length ? list : withoutPci(list))
+  )
+}
+
+const withoutPci = (operations: ReadonlyArray<Operation>): ReadonlyArray<Operation> =>
+  operations.flatMap((operation): ReadonlyArray<Operation> => {
+    switch (operation._tag) {
+      case "PciRead":
+      case "PciWrite":
+        return []
+      case "Loop":
+        return [{ ...operation, body: withoutPci(operation.body) }]
+      default:
+        return [operation]
+    }
+  })
 
 /** `size` bytes of each byte, all different, so that a wrong order shows. */
 const repeatEach = (data: Uint8Array, size: number): Uint8Array =>

@@ -3,7 +3,8 @@
  * Upcall. Tests write, generate and shrink the list, and never see a byte of code.
  *
  * A program has one accumulator of 32 bits (EAX, 0 at first) and appends what it wants to keep to its results, in guest
- * memory. It runs in flat protected mode with interrupts off, and halts at its end.
+ * memory. It runs in flat protected mode with interrupts off, and halts at its end. {@link assemble} makes a program for
+ * one vCPU, {@link assembleAll} one for each of several.
  *
  * **Example** (A guest that reads a port three times and reports to another)
  *
@@ -25,12 +26,16 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { GuestAddress, hex, Port } from "../domain/Address.ts"
+import type { HypervisorProfile } from "../domain/HypervisorProfile.ts"
 import { ImagePlan } from "../domain/ImagePlan.ts"
-import { U32 } from "../domain/IoRequest.ts"
-import { PAGE_BYTES } from "../domain/Limits.ts"
+import { U32, U64 } from "../domain/IoRequest.ts"
+import { MAX_VCPUS, PAGE_BYTES } from "../domain/Limits.ts"
 import * as VcpuRegisters from "../domain/VcpuRegisters.ts"
 import type { GuestMemory, GuestMemoryError } from "../services/GuestMemory.ts"
-import { MachineCode } from "./program/MachineCode.ts"
+import { isTooDeep, problemIn, sizeOf } from "./program/checks.ts"
+import type { PciRegister } from "./program/ConfigWord.ts"
+import { Emitter } from "./program/Emitter.ts"
+import * as Work from "./program/Work.ts"
 
 /**
  * The most loops inside each other.
@@ -41,7 +46,8 @@ import { MachineCode } from "./program/MachineCode.ts"
 export const MAX_LOOP_DEPTH = 8
 
 /**
- * The most accesses that a program makes, loops counted out, so that every program ends in about a second.
+ * The most accesses and rounds of work that the programs of one VM make together, loops counted out, so that every run
+ * ends in about a second.
  *
  * @category limits
  * @since 0.1.0
@@ -51,12 +57,11 @@ export const MAX_STEPS = 1_000_000
 const width = Schema.Literals([1, 2, 4])
 const times = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: MAX_STEPS }))
 const memoryEnd = 2 ** 32
+const upTo = (maximum: number) => Schema.Int.check(Schema.isBetween({ minimum: 0, maximum }))
 
 const port = { port: Port, size: width }
-const memory = {
-  address: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: memoryEnd - 1 })),
-  size: width
-}
+const memory = { address: upTo(memoryEnd - 1), size: Schema.Literals([1, 2, 4, 8]) }
+const pci = { bus: upTo(255), device: upTo(31), function: upTo(7), register: upTo(0xfff), size: width }
 
 /**
  * - `PortIn`: reads a port into the low `size` bytes of the accumulator.
@@ -64,7 +69,12 @@ const memory = {
  *   the accumulator.
  * - `StringIn`: `count` reads of a port by one REP INS; all of them go to the results, filled up to a multiple of 4.
  * - `StringOut`: writes `bytes` to a port by one REP OUTS, `size` bytes at a time.
- * - `Load`, `Store`: like the two of ports, with a guest physical address below 4 GiB.
+ * - `Load`, `Store`: like the two of ports, with a guest physical address below 4 GiB. A `value` of 8 bytes is a bigint.
+ *   No vCPU in 32-bit mode makes an access of 8 bytes: {@link assemble} refuses it with `TooWide`.
+ * - `PciRead`, `PciWrite`: like the two of ports, with a register (0 to 0xFFF) of a PCI function: the address goes to
+ *   port 0xCF8, then the access to 0xCFC and up. The access may not leave its dword. A VM has one address register: two
+ *   vCPUs that do this at a time spoil each other's.
+ * - `Work`: computes for a while, `rounds` times; {@link work} tells the accumulator afterwards.
  * - `Keep`: appends the accumulator to the results, 4 bytes, lowest first.
  * - `Loop`: does `body` 1 or more times.
  * - `Code`: machine code of the test's own. It goes on behind its last byte, leaves EDI (where the next result goes) and
@@ -82,7 +92,10 @@ export const Operation = Schema.TaggedUnion({
   StringIn: { ...port, count: times },
   StringOut: { ...port, bytes: Schema.Uint8Array },
   Load: memory,
-  Store: { ...memory, value: Schema.optionalKey(U32) },
+  Store: { ...memory, value: Schema.optionalKey(Schema.Union([U32, U64])) },
+  PciRead: pci,
+  PciWrite: { ...pci, value: Schema.optionalKey(U32) },
+  Work: { rounds: times },
   Keep: {},
   Code: { bytes: Schema.Uint8Array },
   Halt: {},
@@ -93,7 +106,8 @@ export const Operation = Schema.TaggedUnion({
 })
 
 type Access<A> = { readonly port: A; readonly size: 1 | 2 | 4 }
-type MemoryAccess = { readonly address: number; readonly size: 1 | 2 | 4 }
+type MemoryAccess = { readonly address: number; readonly size: 1 | 2 | 4 | 8 }
+type PciAccess = PciRegister & { readonly size: 1 | 2 | 4 }
 
 type Plain<P> =
   | { readonly _tag: "PortIn" } & Access<P>
@@ -101,7 +115,10 @@ type Plain<P> =
   | { readonly _tag: "StringIn"; readonly count: number } & Access<P>
   | { readonly _tag: "StringOut"; readonly bytes: Uint8Array } & Access<P>
   | { readonly _tag: "Load" } & MemoryAccess
-  | { readonly _tag: "Store"; readonly value?: number } & MemoryAccess
+  | { readonly _tag: "Store"; readonly value?: number | bigint } & MemoryAccess
+  | { readonly _tag: "PciRead" } & PciAccess
+  | { readonly _tag: "PciWrite"; readonly value?: number } & PciAccess
+  | { readonly _tag: "Work"; readonly rounds: number }
   | { readonly _tag: "Keep" }
   | { readonly _tag: "Code"; readonly bytes: Uint8Array }
   | { readonly _tag: "Halt" }
@@ -131,8 +148,12 @@ export type OperationInput = Plain<number> | Loop<OperationInput>
 /**
  * - `BadOperation`: an operation is not one; `problem` names the place.
  * - `TooDeep`: more than {@link MAX_LOOP_DEPTH} loops inside each other.
- * - `TooLong`: it would take more than {@link MAX_STEPS} accesses.
+ * - `TooLong`: it would take more than {@link MAX_STEPS} steps.
  * - `BadBytes`: the bytes of a `StringOut` are no multiple of its size, or none.
+ * - `BadRegister`: a PCI access leaves the dword that it begins in.
+ * - `TooWide`: an access of 8 bytes, which needs a vCPU in 64-bit mode; programs are 32-bit code.
+ * - `BadVcpuCount`: programs for no vCPU, or for more than a VM can have.
+ * - `Beyond`: the hypervisor that the programs are for cannot run them.
  * - `TooBig`: code, data and results need more RAM than they were given.
  *
  * @category errors
@@ -143,6 +164,10 @@ export const GuestProgramErrorReason = Schema.TaggedUnion({
   TooDeep: { limit: Schema.Number },
   TooLong: { steps: Schema.Number, limit: Schema.Number },
   BadBytes: { bytes: Schema.Number, size: Schema.Number },
+  BadRegister: { register: Schema.Number, size: Schema.Number },
+  TooWide: { size: Schema.Number, limit: Schema.Number },
+  BadVcpuCount: { vcpus: Schema.Number, limit: Schema.Number },
+  Beyond: { hypervisor: Schema.String, problem: Schema.String },
   TooBig: { needed: Schema.Number, memoryBytes: Schema.Number }
 })
 
@@ -172,6 +197,15 @@ export class GuestProgramError extends Schema.TaggedError<GuestProgramError>()("
         return `the program takes ${reason.steps} steps, ${reason.limit} is the limit; loop less often`
       case "BadBytes":
         return `${reason.bytes} bytes cannot be written ${reason.size} at a time; give a positive multiple of that`
+      case "BadRegister":
+        return `${reason.size} bytes at PCI register ${hex(reason.register)} leave its dword; make two accesses of them`
+      case "TooWide":
+        return `an access of ${reason.size} bytes needs a vCPU in 64-bit mode, and this program is 32-bit code; ` +
+          `make accesses of up to ${reason.limit} bytes`
+      case "BadVcpuCount":
+        return `there are programs for ${reason.vcpus} vCPUs; give 1 to ${reason.limit}`
+      case "Beyond":
+        return `the ${reason.hypervisor} hypervisor cannot run this: ${reason.problem}`
       case "TooBig":
         return `the program needs ${hex(reason.needed)} bytes of RAM and was given ${hex(reason.memoryBytes)}; ` +
           "give more, or keep fewer results"
@@ -180,183 +214,189 @@ export class GuestProgramError extends Schema.TaggedError<GuestProgramError>()("
 }
 
 /**
- * A program that can be loaded. Its stack, code and results lie in the first `plan.memoryBytes` of RAM; the results
- * begin at `resultAddress` and take `resultBytes` at most.
+ * The program of one vCPU, and where it is in guest memory. Its results begin at `resultAddress` and take `resultBytes`
+ * at most; where they end it writes, at its own end, to the word at `resultEnd`. `end` is the first byte behind it.
  *
  * @category models
  * @since 0.1.0
  */
-export interface GuestProgram {
+export interface VcpuProgram {
   readonly operations: ReadonlyArray<Operation>
-  readonly plan: ImagePlan
+  readonly registers: VcpuRegisters.VcpuRegisters
   readonly resultAddress: GuestAddress
   readonly resultBytes: number
+  readonly resultEnd: GuestAddress
+  readonly end: GuestAddress
 }
 
-// One page of stack, then the word that says where the results end, then data and code, then the results.
-const STACK_TOP = PAGE_BYTES
-const RESULT_END = STACK_TOP
-const DATA = RESULT_END + 16
+/**
+ * A program that can be loaded. Its stack, code and results lie in the first `plan.memoryBytes` of RAM.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface GuestProgram extends VcpuProgram {
+  readonly plan: ImagePlan
+}
+
+/**
+ * A program for each vCPU of a VM, the first one for vCPU 0. Each has pages of its own, one behind the other from guest
+ * address 0 on: nothing but the operations themselves makes one touch another's memory. `plan` has the segments of all,
+ * and the registers of vCPU 0; the others' are set one by one.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface GuestPrograms {
+  readonly vcpus: readonly [VcpuProgram, ...Array<VcpuProgram>]
+  readonly plan: ImagePlan
+}
+
+/**
+ * `memoryBytes`: RAM of the VM that the programs are for, from guest address 0 on, a multiple of 4096 (default: as much
+ * as they need). `profile`: the hypervisor that they are for, which must be able to run them (default: not looked at).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface AssembleOptions {
+  readonly memoryBytes?: number | undefined
+  readonly profile?: HypervisorProfile | undefined
+}
+
+// From the first byte of a vCPU's part: one page of stack, then the word that says where its results end, then data and
+// code, then the results.
+const STACK_BYTES = PAGE_BYTES
+const DATA_OFFSET = STACK_BYTES + 16
 
 const decodeOperations = Schema.decodeUnknownResult(Schema.Array(Operation))
 
 const fail = (reason: GuestProgramErrorReason) => Result.fail(new GuestProgramError({ reason }))
 
-/** Walks without recursion, since it stands before the limit on depth, and before anything was checked. */
-const isTooDeep = (operations: ReadonlyArray<unknown>): boolean => {
-  let level = operations
-  for (let depth = 0; depth <= MAX_LOOP_DEPTH; depth++) {
-    const bodies = level.flatMap((operation) => {
-      const body = (operation as { readonly body?: unknown } | null | undefined)?.body
-      return Array.isArray(body) ? [body as ReadonlyArray<unknown>] : []
-    })
-    if (bodies.length === 0) return false
-    level = bodies.flat()
-  }
-  return true
-}
-
-interface Size {
-  readonly steps: number
-  readonly resultBytes: number
-}
-
-const sizeOf = (operations: ReadonlyArray<Operation>): Size => {
-  let steps = 0
-  let resultBytes = 0
-  for (const operation of operations) {
-    switch (operation._tag) {
-      case "StringIn":
-        steps += operation.count
-        resultBytes += alignTo(4, operation.count * operation.size)
-        break
-      case "StringOut":
-        steps += operation.bytes.length / operation.size
-        break
-      case "Loop": {
-        const body = sizeOf(operation.body)
-        // A loop takes a step of its own, so that an empty one counts too.
-        steps += operation.times * (body.steps + 1)
-        resultBytes += operation.times * body.resultBytes
-        break
-      }
-      case "Keep":
-        steps++
-        resultBytes += 4
-        break
-      default:
-        steps++
-    }
-  }
-  return { steps, resultBytes }
-}
-
 const alignTo = (step: number, value: number): number => Math.ceil(value / step) * step
 
-const badBytes = (operations: ReadonlyArray<Operation>): GuestProgramErrorReason | undefined => {
-  for (const operation of operations) {
-    if (operation._tag === "Loop") {
-      const inside = badBytes(operation.body)
-      if (inside !== undefined) return inside
-    } else if (operation._tag === "StringOut") {
-      const { bytes, size } = operation
-      if (bytes.length === 0 || bytes.length % size !== 0) return { _tag: "BadBytes", bytes: bytes.length, size }
-    }
+/** Why a hypervisor cannot run so many vCPUs with a program each. */
+const problemOn = (profile: HypervisorProfile, vcpus: number, memoryBytes: number): string | undefined => {
+  if (vcpus > profile.maxVcpus) return `it has ${profile.maxVcpus} vCPUs in a VM, and there are ${vcpus} programs`
+  if (vcpus > 1 && !profile.startsAllVcpus) return "it starts vCPU 0 alone; give one program"
+  if (!profile.modes.includes("Protected32")) return "its vCPUs do not start in 32-bit protected mode"
+  if (memoryBytes > profile.maxRamBytes) {
+    return `it has ${hex(profile.maxRamBytes)} bytes of RAM, and ${hex(memoryBytes)} are needed`
   }
   return undefined
 }
 
-const emit = (code: MachineCode, data: Array<number>, operations: ReadonlyArray<Operation>): void => {
-  for (const operation of operations) {
-    switch (operation._tag) {
-      case "PortIn":
-        code.portIn(operation.port, operation.size)
-        break
-      case "PortOut":
-        if (operation.value !== undefined) code.setAccumulator(operation.value)
-        code.portOut(operation.port, operation.size)
-        break
-      case "StringIn":
-        code.stringIn(operation.port, operation.size, operation.count)
-        code.alignDestination()
-        break
-      case "StringOut": {
-        const { bytes, port: to, size } = operation
-        code.stringOut(to, size, bytes.length / size, DATA + data.length)
-        for (const byte of bytes) data.push(byte)
-        break
-      }
-      case "Load":
-        code.load(operation.address, operation.size)
-        break
-      case "Store":
-        if (operation.value !== undefined) code.setAccumulator(operation.value)
-        code.store(operation.address, operation.size)
-        break
-      case "Keep":
-        code.appendAccumulator()
-        break
-      case "Code":
-        code.raw(operation.bytes)
-        break
-      case "Halt":
-        emitHalt(code)
-        break
-      case "Loop":
-        code.repeat(operation.times, () => emit(code, data, operation.body))
-        break
-    }
+/**
+ * The accumulator after so many rounds of `Work`, of the accumulator before: a u32 of a u32. Different ones stay
+ * different.
+ *
+ * @category values
+ * @since 0.1.0
+ */
+export const work: (accumulator: number, rounds: number) => number = Work.after
+
+interface Assembled {
+  readonly program: VcpuProgram
+  readonly segment: ImagePlan["segments"][number]
+}
+
+/** Puts a vCPU's program into the pages from `base` on. */
+const assembleAt = (
+  base: number,
+  name: string,
+  operations: ReadonlyArray<Operation>,
+  resultBytes: number
+): Assembled => {
+  const start = base + STACK_BYTES
+  const dataAddress = base + DATA_OFFSET
+  const emitter = new Emitter(dataAddress, start)
+  emitter.all(operations)
+  emitter.halt()
+  const { code, data } = emitter
+  const entry = alignTo(16, dataAddress + data.length)
+  const resultAddress = alignTo(16, entry + code.length)
+  const bytes = new Uint8Array(resultAddress - start)
+  bytes.set(data, dataAddress - start)
+  bytes.set(code.toBytes(), entry - start)
+  return {
+    program: {
+      operations,
+      // The stack grows down from the program's first byte.
+      registers: VcpuRegisters.flat32({ entry, stack: start, gprs: { rdi: BigInt(resultAddress) } }),
+      resultAddress: GuestAddress.make(resultAddress),
+      resultBytes,
+      resultEnd: GuestAddress.make(start),
+      end: GuestAddress.make(alignTo(PAGE_BYTES, resultAddress + resultBytes))
+    },
+    segment: { name, address: GuestAddress.make(start), bytes }
   }
 }
 
-const emitHalt = (code: MachineCode): void => {
-  code.storeDestination(RESULT_END)
-  code.halt()
-}
+const decode = (
+  operations: ReadonlyArray<OperationInput>
+): Result.Result<ReadonlyArray<Operation>, GuestProgramError> =>
+  Result.gen(function*() {
+    if (isTooDeep(operations, MAX_LOOP_DEPTH)) return yield* fail({ _tag: "TooDeep", limit: MAX_LOOP_DEPTH })
+    const decoded = yield* Result.mapError(
+      decodeOperations(operations),
+      (error) => new GuestProgramError({ reason: { _tag: "BadOperation", problem: error.message } })
+    )
+    const problem = problemIn(decoded)
+    return problem === undefined ? decoded : yield* fail(problem)
+  })
 
 /**
- * Makes a program of operations. `memoryBytes` is the RAM of the VM that it is for, from guest address 0 on, a multiple
- * of 4096 (default: as much as it needs). Whatever is no program is refused with a `GuestProgramError`.
+ * Makes a program for each vCPU of a VM, 1 to 16 of them; the first list is vCPU 0's. Whatever is no program is refused
+ * with a `GuestProgramError`, and so is what the hypervisor of `options.profile` cannot run.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const assembleAll = (
+  programs: ReadonlyArray<ReadonlyArray<OperationInput>>,
+  options: AssembleOptions = {}
+): Result.Result<GuestPrograms, GuestProgramError> =>
+  Result.gen(function*() {
+    const count = programs.length
+    if (count < 1 || count > MAX_VCPUS) return yield* fail({ _tag: "BadVcpuCount", vcpus: count, limit: MAX_VCPUS })
+    const decoded: Array<ReadonlyArray<Operation>> = []
+    for (const operations of programs) decoded.push(yield* decode(operations))
+    const sizes = decoded.map(sizeOf)
+    const steps = sizes.reduce((sum, size) => sum + size.steps, 0)
+    if (steps > MAX_STEPS) return yield* fail({ _tag: "TooLong", steps, limit: MAX_STEPS })
+
+    const vcpus: Array<VcpuProgram> = []
+    const segments: Array<Assembled["segment"]> = []
+    let needed = 0
+    for (const [vcpu, operations] of decoded.entries()) {
+      const name = count === 1 ? "guest program" : `guest program of vCPU ${vcpu}`
+      const { program, segment } = assembleAt(needed, name, operations, sizes[vcpu]!.resultBytes)
+      vcpus.push(program)
+      segments.push(segment)
+      needed = program.end
+    }
+    const memoryBytes = options.memoryBytes ?? needed
+    if (needed > memoryBytes) return yield* fail({ _tag: "TooBig", needed, memoryBytes })
+    const { profile } = options
+    const problem = profile === undefined ? undefined : problemOn(profile, count, memoryBytes)
+    if (profile !== undefined && problem !== undefined) {
+      return yield* fail({ _tag: "Beyond", hypervisor: profile.name, problem })
+    }
+    const plan = ImagePlan.make({ memoryBytes, segments, registers: vcpus[0]!.registers })
+    return { vcpus: vcpus as [VcpuProgram, ...Array<VcpuProgram>], plan }
+  })
+
+/**
+ * Makes a program for the only vCPU of a VM. Fails as {@link assembleAll} does.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const assemble = (
   operations: ReadonlyArray<OperationInput>,
-  options: { readonly memoryBytes?: number | undefined } = {}
+  options: AssembleOptions = {}
 ): Result.Result<GuestProgram, GuestProgramError> =>
-  Result.gen(function*() {
-    if (isTooDeep(operations)) return yield* fail({ _tag: "TooDeep", limit: MAX_LOOP_DEPTH })
-    const decoded = yield* Result.mapError(
-      decodeOperations(operations),
-      (error) => new GuestProgramError({ reason: { _tag: "BadOperation", problem: error.message } })
-    )
-    const bytesProblem = badBytes(decoded)
-    if (bytesProblem !== undefined) return yield* fail(bytesProblem)
-    const { resultBytes, steps } = sizeOf(decoded)
-    if (steps > MAX_STEPS) return yield* fail({ _tag: "TooLong", steps, limit: MAX_STEPS })
-
-    const code = new MachineCode()
-    const data: Array<number> = []
-    emit(code, data, decoded)
-    emitHalt(code)
-
-    const entry = alignTo(16, DATA + data.length)
-    const resultAddress = alignTo(16, entry + code.length)
-    const needed = alignTo(PAGE_BYTES, resultAddress + resultBytes)
-    const memoryBytes = options.memoryBytes ?? needed
-    if (needed > memoryBytes) return yield* fail({ _tag: "TooBig", needed, memoryBytes })
-
-    const bytes = new Uint8Array(resultAddress - RESULT_END)
-    bytes.set(data, DATA - RESULT_END)
-    bytes.set(code.toBytes(), entry - RESULT_END)
-    const plan = ImagePlan.make({
-      memoryBytes,
-      segments: [{ name: "guest program", address: GuestAddress.make(RESULT_END), bytes }],
-      registers: VcpuRegisters.flat32({ entry, stack: STACK_TOP, gprs: { rdi: BigInt(resultAddress) } })
-    })
-    return { operations: decoded, plan, resultAddress: GuestAddress.make(resultAddress), resultBytes }
-  })
+  Result.map(assembleAll([operations], options), ({ plan, vcpus: [program] }) => ({ ...program, plan }))
 
 /**
  * What a program that ran to its end appended to its results. Empty when it did not come to its end.
@@ -365,10 +405,10 @@ export const assemble = (
  * @since 0.1.0
  */
 export const results = (
-  program: GuestProgram,
+  program: VcpuProgram,
   guestMemory: GuestMemory["Service"]
 ): Effect.Effect<Uint8Array, GuestMemoryError> =>
-  Effect.flatMap(guestMemory.read32(RESULT_END), (end) => {
+  Effect.flatMap(guestMemory.read32(program.resultEnd), (end) => {
     // A guest can write anything there.
     const bytes = end - program.resultAddress
     return bytes > 0 && bytes <= program.resultBytes

@@ -26,6 +26,9 @@ const narrow: HypervisorProfile = {
 const { profile } = TestMachine
 const simulated = VirtualMachine.layer.pipe(Layer.provideMerge(Simulated.layer))
 
+const allOf = (operation: GuestProgram.Operation): ReadonlyArray<GuestProgram.Operation> =>
+  operation._tag === "Loop" ? operation.body.flatMap(allOf) : [operation]
+
 describe("Arbitraries", () => {
   for (const each of [narrow, profile]) {
     it.prop(`requests are legal on the ${each.name} hypervisor`, [Arbitraries.ioRequest(each)], ([request]) => {
@@ -104,6 +107,28 @@ describe("Arbitraries", () => {
 
   it.prop("programs can be assembled", [Arbitraries.guestProgram()], ([operations]) => {
     assert.isTrue(Result.isSuccess(GuestProgram.assemble(operations)))
+  })
+
+  it.prop("programs for several vCPUs keep to the profile, and one vCPU alone makes PCI accesses", [
+    Generator.elementOf([narrow, { ...profile, portWidths: [1, 4] as const, mmioWidths: [2, 8] as const }]).pipe(
+      Generator.flatMap((each) =>
+        Generator.map(
+          Arbitraries.guestPrograms(each, { maxVcpus: 3 }),
+          (programs) => ({ each, programs })
+        )
+      )
+    )
+  ], ([{ each, programs }]) => {
+    assert.isTrue(programs.length >= 1 && programs.length <= (each.startsAllVcpus ? 3 : 1))
+    const flat = programs.map((operations) => operations.flatMap(allOf))
+    assert.isAtMost(flat.filter((list) => list.some(({ _tag }) => _tag.startsWith("Pci"))).length, 1)
+    for (const operation of flat.flat()) {
+      if (!("size" in operation)) continue
+      const isMemory = operation._tag === "Load" || operation._tag === "Store"
+      assert.include(isMemory ? each.mmioWidths : each.portWidths, operation.size)
+      if (isMemory) assert.notStrictEqual(operation.size, 8)
+    }
+    assert.isTrue(Result.isSuccess(GuestProgram.assembleAll(programs)))
   })
 
   it.effect("samples are the same for the same seed", () =>

@@ -65,6 +65,22 @@ export class MachineCode {
     this.sized(0x6e, width)
   }
 
+  /** Writes PCI's address register, port 0xCF8, and leaves EAX as it was. */
+  selectConfig(word: number): void {
+    this.bytes.push(0x50)
+    this.setAccumulator(word)
+    this.portOut(0xcf8, 4)
+    this.bytes.push(0x58)
+  }
+
+  /** EAX = (EAX rotated left + `addend`) XOR `mask`. */
+  workRound(rotation: number, addend: number, mask: number): void {
+    this.bytes.push(0xc1, 0xc0, rotation, 0x05)
+    this.word(addend)
+    this.bytes.push(0x35)
+    this.word(mask)
+  }
+
   load(address: number, width: Width): void {
     this.sized(0xa0, width)
     this.word(address)
