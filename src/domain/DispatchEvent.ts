@@ -16,7 +16,9 @@ import * as IoRequest from "./IoRequest.ts"
  * - `Malformed`: the slot held a request that cannot be one; it was answered with all-ones.
  * - `ForeignStep`: the page shows a state that nobody may have set; it was not obeyed.
  * - `Abandoned`: a client went away while it held the request, or the VM was closed; it got all-ones.
- * - `NotifyRefused`: the hypervisor refused to hear of a completion.
+ * - `DeadlinePassed`: a client held the request for longer than its deadline, in milliseconds; the request was completed
+ *   with all-ones and the handler interrupted.
+ * - `NotifyRefused`: the hypervisor refused to hear of a completion; it is told again when the page is looked at next.
  * - `ObserverFailed`: an observer of requests threw; it hears no more.
  *
  * @category schemas
@@ -31,6 +33,7 @@ export const DispatchEvent = Schema.TaggedUnion({
   Malformed: { vcpu: VcpuId, problem: Schema.String },
   ForeignStep: { vcpu: VcpuId, problem: Schema.String },
   Abandoned: { client: Schema.String, request: IoRequest.IoRequest },
+  DeadlinePassed: { client: Schema.String, request: IoRequest.IoRequest, deadlineMs: Schema.Number },
   NotifyRefused: { vcpu: VcpuId, result: Schema.Int },
   ObserverFailed: { problem: Schema.String }
 })

@@ -92,6 +92,7 @@ export const decode = (words: Int32Array, vcpu: number): IoRequest | string => {
 const decodePort = (words: Int32Array, vcpu: VcpuId, size: 1 | 2 | 4 | 8, writes: boolean): IoRequest | string => {
   const port = words[ADDRESS]!
   if (size === 8) return "a port access cannot be 8 bytes wide"
+  // Guard: cve-2016-9637
   if (words[ADDRESS + 1] !== 0 || port < 0 || port + size > PORT_SPACE_END) {
     return `port ${hex(port >>> 0)} with ${size} bytes is not inside the 65536 ports`
   }

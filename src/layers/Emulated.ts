@@ -17,7 +17,7 @@ import * as Scheduler from "effect/Scheduler"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { HypervisorProfile } from "../domain/HypervisorProfile.ts"
-import { AddressSpace, type Backing, makeServiceMemory, sharedBacking } from "../services/AddressSpace.ts"
+import { AddressSpace, type Backing, localBacking, makeServiceMemory } from "../services/AddressSpace.ts"
 import type { Hypervisor } from "../services/Hypervisor.ts"
 import { type MemoryPurpose, ServiceMemoryError } from "../services/ServiceMemory.ts"
 import * as Upcalls from "../services/Upcalls.ts"
@@ -181,13 +181,13 @@ const makeContext = (options: EmulatedOptions): Effect.Effect<
     return provide(profile, memory, upcalls.service, model)
   })
 
-/** Guest RAM is the memory of its VM's CPU; all else is ordinary shared memory. */
+/** Guest RAM is the memory of its VM's CPU; all else is ordinary memory of this thread. */
 const back = (
   engines: ReadonlyMap<number, Engine>,
   bytes: number,
   purpose: MemoryPurpose
 ): Result.Result<Backing, ServiceMemoryError> => {
-  if (purpose._tag !== "GuestRam") return Result.succeed(sharedBacking(bytes))
+  if (purpose._tag !== "GuestRam") return Result.succeed(localBacking(bytes))
   const engine = engines.get(purpose.vmId)
   const refuse = (problem: string) =>
     Result.fail(new ServiceMemoryError({ reason: { _tag: "BadRequest", bytes, problem } }))

@@ -17,7 +17,13 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { HypervisorProfile } from "../domain/HypervisorProfile.ts"
 import { ADDRESS_SPACE_END, MAX_VCPUS, PAGE_BYTES } from "../domain/Limits.ts"
-import { AddressSpace, makeServiceMemory, type SharedBacking, sharedBacking } from "../services/AddressSpace.ts"
+import {
+  AddressSpace,
+  localBacking,
+  makeServiceMemory,
+  type RawBacking,
+  sharedBacking
+} from "../services/AddressSpace.ts"
 import type { Hypervisor } from "../services/Hypervisor.ts"
 import { ServiceMemoryError } from "../services/ServiceMemory.ts"
 import * as Upcalls from "../services/Upcalls.ts"
@@ -129,10 +135,11 @@ const makeContext = (options: SimulatedOptions): Effect.Effect<
   Effect.gen(function*() {
     const profile = profileOf(options)
     const space = new AddressSpace()
-    const memory = makeServiceMemory(space, (bytes) =>
+    // RAM is read and written as bytes, where both kinds are as fast, and the shared one is made faster.
+    const memory = makeServiceMemory(space, (bytes, purpose) =>
       bytes > profile.maxRamBytes
         ? Result.fail(new ServiceMemoryError({ reason: { _tag: "NoMemory", bytes, available: profile.maxRamBytes } }))
-        : Result.succeed(sharedBacking(bytes)))
+        : Result.succeed(purpose._tag === "GuestRam" ? sharedBacking(bytes) : localBacking(bytes)))
     const upcalls = Upcalls.make()
     const hostScheduler = yield* Scheduler.Scheduler
     const launch = Effect.runForkWith(yield* Effect.context())
@@ -141,8 +148,8 @@ const makeContext = (options: SimulatedOptions): Effect.Effect<
         const region = space.find(address, PAGE_BYTES)
         if (region === undefined) return undefined
         const offset = address - region.start
-        // Every region of this space was made by sharedBacking above.
-        return (region.backing as SharedBacking).raw.subarray(offset, offset + PAGE_BYTES)
+        // Every region of this space is one of the two above.
+        return (region.backing as RawBacking).raw.subarray(offset, offset + PAGE_BYTES)
       },
       holds: (address, bytes) => space.holds(address, bytes)
     }

@@ -158,6 +158,7 @@ export const fromMap = (map: GuestMemoryMap, memory: ServiceMemory["Service"]): 
     move: (serviceAddress: number, piece: Uint8Array) => Result.Result<void, unknown>
   ): Result.Result<Uint8Array, GuestMemoryError> => {
     const pieces = map.translate(address, bytes.length)
+    // Guard: qemu-556
     if (pieces === undefined) return Result.fail(outside(address, bytes.length))
     let done = 0
     for (const piece of pieces) {

@@ -38,8 +38,8 @@ const TIMERS_AFTER_END = 4096
 export class GuestTimeline {
   readonly clock: Clock.Clock
   readonly scheduler: Scheduler.Scheduler
-  /** Called when a timer is set that comes before every other, so that a layer that waits can wait shorter. */
-  onEarlierTimer: () => void = () => undefined
+  /** Called when a timer is set, so that a layer that waits can wait shorter, or no more. */
+  onTimer: () => void = () => undefined
 
   private nowNs = 0
   private timers: Array<Timer> = []
@@ -150,7 +150,7 @@ export class GuestTimeline {
     const index = this.timers.findIndex((other) => other.at > at)
     if (index < 0) this.timers.push(timer)
     else this.timers.splice(index, 0, timer)
-    if (this.timers[0] === timer) this.onEarlierTimer()
+    this.onTimer()
     if (this.timersAfterEnd > 0) this.askHostTurn()
     return timer
   }
@@ -158,6 +158,7 @@ export class GuestTimeline {
   /** Takes a timer back that has not fired: a timeout per request must not leave one timer behind for each. */
   private cancel(timer: Timer): void {
     const index = this.timers.indexOf(timer)
+    // Guard: cve-2021-36144
     if (index >= 0) this.timers.splice(index, 1)
   }
 

@@ -18,11 +18,21 @@ import type { DispatchEvent } from "../domain/DispatchEvent.ts"
 import * as IoRange from "../domain/IoRange.ts"
 import type { IoRequest, IoValue } from "../domain/IoRequest.ts"
 import type { RequestTransition } from "../domain/RequestState.ts"
+import { INTERVAL } from "./dispatch/interval.ts"
 
 /**
  * What a client is made of. `handle` answers a read with its value (bits above the access size are dropped; nothing at
  * all reads as all-ones) and may answer a write with anything. A failure or defect completes the request with all-ones
  * and is reported as an event.
+ *
+ * `deadline` is how long a request may be held: a positive, finite duration of the VM's time, or of the host's where the
+ * VM has none of its own; default for ever. A request that was not answered by then is completed with all-ones (a
+ * write is dropped), `DeadlinePassed` is told, and the handler is interrupted; what it answers later is nobody's. Where
+ * guest time is virtual, a guest that waits for a request with nothing else to do waits no time of the host: there a
+ * deadline bounds handlers that sleep, and ends those that wait for the host.
+ *
+ * A handler that cannot be interrupted delays neither the guest nor a pause once its request is over, but the close of
+ * its client waits for it, however long: what it uses must not be released under it.
  *
  * @category models
  * @since 0.1.0
@@ -31,7 +41,29 @@ export interface IoClientOptions<E = never, R = never> {
   readonly name: string
   readonly ranges: ReadonlyArray<IoRange.IoRange>
   readonly handle: (request: IoRequest) => Effect.Effect<IoValue, E, R>
+  readonly deadline?: Duration.Input
 }
+
+/**
+ * What a dispatcher calls for each request of a client, with all that the handler needs already given to it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type RequestHandler = (request: IoRequest) => Effect.Effect<IoValue, unknown>
+
+/**
+ * What stands between a dispatcher and the handlers of clients that are registered with this in their context: for
+ * tracing, and for tests that break a handler. It is asked once, when a client is registered, so a request pays nothing
+ * for it. The default leaves handlers as they are.
+ *
+ * @category references
+ * @since 0.1.0
+ */
+export const AroundHandlers = Context.Reference<(client: string, handle: RequestHandler) => RequestHandler>(
+  "upcall/services/IoDispatcher/AroundHandlers",
+  { defaultValue: () => (_client, handle) => handle }
+)
 
 /**
  * A registered client. Its ranges can be changed while it is registered, also from inside a handler.
@@ -64,10 +96,12 @@ export interface ClientCount {
  * - `Overlap`: another range owns an address of the one asked for; both owners are named, nothing was changed.
  * - `NoSuchRange`: the client does not own the range it wants to give back or move.
  * - `BadRange`: the range is none: out of its space, or its end lies before its start.
+ * - `BadDeadline`: the client's deadline is not a positive, finite duration.
  * - `NoSuchLine`: a device asked for an interrupt line that the VM has not.
  * - `DefaultTaken`: the VM has a default client already.
  * - `Closed`: the client's scope was closed, it has no ranges any more.
- * - `DrainTimeout`: a client held a request for longer than the deadline.
+ * - `DrainTimeout`: a client held a request for longer than the deadline; `(claimed by hand)` stands for a program that
+ *   claimed one through `IoRequestBuffer`.
  *
  * @category errors
  * @since 0.1.0
@@ -81,6 +115,7 @@ export const IoDispatcherErrorReason = Schema.TaggedUnion({
   },
   NoSuchRange: { client: Schema.String, range: IoRange.IoRange },
   BadRange: { client: Schema.String, problem: Schema.String },
+  BadDeadline: { client: Schema.String, deadlineMs: Schema.Number },
   NoSuchLine: { client: Schema.String, line: Schema.Number, lines: Schema.Number },
   DefaultTaken: { client: Schema.String, owner: Schema.String },
   Closed: { client: Schema.String },
@@ -114,6 +149,9 @@ export class IoDispatcherError
       case "BadRange":
         return `client "${reason.client}" asked for a range that is none: ${reason.problem}; ` +
           "make ranges with IoRange.ports, mmio or pciFunction"
+      case "BadDeadline":
+        return `client "${reason.client}" asked for a deadline of ${reason.deadlineMs} ms; give ${INTERVAL}, ` +
+          "or none to let it hold requests for ever"
       case "NoSuchLine":
         return `device "${reason.client}" cannot have interrupt line ${reason.line}: the VM has lines 0 to ` +
           `${reason.lines - 1}; choose one of them`
@@ -153,8 +191,17 @@ export class IoDispatcher extends Context.Service<IoDispatcher, {
   readonly recentEvents: Effect.Effect<ReadonlyArray<DispatchEvent>>
   /** Events from now on; a slow reader keeps the newest 1024. */
   readonly events: Stream.Stream<DispatchEvent>
-  /** Steps of the slots that the Service VM takes, from now on. Costs nothing while nobody reads. */
+  /**
+   * Steps of the slots that the Service VM takes, from now on, in batches: a reader gets all that came since its last
+   * batch, in a turn of its own. One that falls more than 16,384 steps behind loses the oldest. Costs nothing while
+   * nobody reads.
+   */
   readonly transitions: Stream.Stream<RequestTransition>
+  /**
+   * How many steps the readers of `transitions` have lost since the VM was created, all of them together. What a reader
+   * has not lost it has got, or will get next, in order.
+   */
+  readonly transitionsLost: Effect.Effect<number>
   /**
    * Calls back around each request until the scope closes: once it is read, and once it is completed, with its client's
    * name. Synchronous, in the trapping vCPU's stack; for measuring and recording. One that throws hears no more, and is
@@ -162,11 +209,15 @@ export class IoDispatcher extends Context.Service<IoDispatcher, {
    */
   readonly observe: (observer: RequestObserver) => Effect.Effect<void, never, Scope.Scope>
   /**
-   * Takes no new requests (they stay PENDING) and waits until none is held; the default deadline is 1 second. Fails
-   * with `DrainTimeout`, and takes requests again unless another drain holds them, when a client does not answer.
+   * Takes no new requests (they stay PENDING) and waits until none is held, by a client or by hand; the default deadline
+   * is 1 second. Fails with `DrainTimeout`, and takes requests again unless another drain or a pause holds them back,
+   * when a client does not answer.
    */
   readonly drain: (deadline?: Duration.Input) => Effect.Effect<void, IoDispatcherError>
-  /** Takes requests again after a drain, those that came meanwhile first. */
+  /**
+   * Takes requests again after all drains, those that came meanwhile first; resuming and resetting the VM do so, too. It
+   * does not end a pause: of a VM that is paused, or is being paused, nothing is taken until it is resumed or reset.
+   */
   readonly proceed: Effect.Effect<void>
 }>()("upcall/services/IoDispatcher") {}
 

@@ -12,10 +12,13 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { SlotStateCode } from "../domain/abi/IoRequestSlot.ts"
 import { VcpuId } from "../domain/Address.ts"
+import { IoRange } from "../domain/IoRange.ts"
 import { IoRequest, type IoValue } from "../domain/IoRequest.ts"
 import { MAX_VCPUS } from "../domain/Limits.ts"
 import { RequestState } from "../domain/RequestState.ts"
-import { RequestPage } from "./dispatch/RequestPage.ts"
+import { formatView } from "./dispatch/formatView.ts"
+import type { PageUse } from "./dispatch/PageUse.ts"
+import { byHand, RequestPage } from "./dispatch/RequestPage.ts"
 import { HypercallGate } from "./HypercallGate.ts"
 import { ServiceMemory, type ServiceMemoryError } from "./ServiceMemory.ts"
 
@@ -121,14 +124,28 @@ export class IoRequestBufferError
 /**
  * What a slot looks like to a person.
  *
+ * - `state`: what the page says, as a code when it is none of the four states.
+ * - `owner`: who may move the slot on. `Nobody` is a state that nobody may have set: the page says PROCESSING of what
+ *   nobody holds, or something else of what is held.
+ * - `held`: a client, or a program by hand, has the request; `client` and `request` say which, also when the page was
+ *   changed since. A request that waits for its client is read from the page, and `problem` says why it cannot be one.
+ * - `ageMs`: milliseconds since the request was claimed, of the VM's time (of the host's where the VM has none of its
+ *   own). A request whose handler is only starting has none.
+ * - `epoch`: tells one request of the slot from the next.
+ *
  * @category schemas
  * @since 0.1.0
  */
 export const SlotView = Schema.Struct({
   vcpu: VcpuId,
   state: Schema.Union([RequestState, Schema.Struct({ unknown: Schema.Int })]),
+  owner: Schema.Literals(["Hypervisor", "Service", "Nobody"]),
   held: Schema.Boolean,
-  epoch: Schema.Natural
+  epoch: Schema.Natural,
+  client: Schema.optionalKey(Schema.String),
+  request: Schema.optionalKey(IoRequest),
+  problem: Schema.optionalKey(Schema.String),
+  ageMs: Schema.optionalKey(Schema.Finite)
 })
 
 /**
@@ -136,6 +153,36 @@ export const SlotView = Schema.Struct({
  * @since 0.1.0
  */
 export type SlotView = typeof SlotView.Type
+
+const OwnedRange = Schema.Struct({ client: Schema.String, range: IoRange })
+
+/**
+ * A snapshot of a VM's page for people. `ranges` are those of the VM's clients, sorted by space (ports, MMIO, PCI
+ * functions, the rest of PCI) and address; `nearMisses` the last eight accesses that nobody owned, oldest first, with
+ * the ranges closest to them. Over a bare page, without a dispatcher, both are empty.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const PageView = Schema.Struct({
+  slots: Schema.Array(SlotView),
+  ranges: Schema.Array(OwnedRange),
+  nearMisses: Schema.Array(Schema.Struct({ request: IoRequest, nearest: Schema.Array(OwnedRange) }))
+})
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type PageView = typeof PageView.Type
+
+/**
+ * A snapshot as a readable table: a line for each slot, and below it the ranges and near misses, if there are any.
+ *
+ * @category formatting
+ * @since 0.1.0
+ */
+export const format: (view: PageView) => string = formatView
 
 /**
  * The slots of one VM.
@@ -148,8 +195,8 @@ export class IoRequestBuffer extends Context.Service<IoRequestBuffer, {
   readonly vcpus: number
   /** The request that a slot shows as pending, read once; `undefined` when it is in any other proper state. */
   readonly pending: (vcpu: number) => Effect.Effect<PendingSlot | undefined, IoRequestBufferError>
-  /** Every slot as it stands. */
-  readonly inspect: Effect.Effect<ReadonlyArray<SlotView>>
+  /** Every slot as it stands, and who would get what comes. It changes nothing. */
+  readonly inspect: Effect.Effect<PageView>
 }>()("upcall/services/IoRequestBuffer") {}
 
 /**
@@ -183,6 +230,45 @@ const stateNames = new Map<number, RequestState>([
   [SlotStateCode.Complete, "Complete"]
 ])
 
+/** A page that no dispatcher works on. */
+const bareUse = (page: RequestPage): PageUse => ({
+  holder: (vcpu) => byHand(page, vcpu),
+  ranges: () => [],
+  nearMisses: () => []
+})
+
+const ownerOf = (code: number, isHeld: boolean): SlotView["owner"] => {
+  switch (code) {
+    case SlotStateCode.Free:
+    case SlotStateCode.Complete:
+      return isHeld ? "Nobody" : "Hypervisor"
+    case SlotStateCode.Pending:
+      return isHeld ? "Nobody" : "Service"
+    case SlotStateCode.Processing:
+      return isHeld ? "Service" : "Nobody"
+    default:
+      return "Nobody"
+  }
+}
+
+const viewSlot = (page: RequestPage, use: PageUse, vcpu: number): SlotView => {
+  const { code, problem, request } = page.peek(vcpu)
+  const held = page.isHeld(vcpu)
+  const shown = {
+    vcpu: VcpuId.make(vcpu),
+    state: stateNames.get(code) ?? { unknown: code },
+    owner: ownerOf(code, held),
+    held,
+    epoch: page.epoch(vcpu)
+  }
+  const holder = held ? use.holder(vcpu) : undefined
+  if (holder !== undefined) {
+    const { ageMs, client } = holder
+    return { ...shown, client, request: holder.request, ...ageMs === undefined ? {} : { ageMs } }
+  }
+  return { ...shown, ...request === undefined ? {} : { request }, ...problem === "" ? {} : { problem } }
+}
+
 /**
  * The service over a page that a VM's dispatcher works on, too; for Upcall's own use.
  *
@@ -190,7 +276,7 @@ const stateNames = new Map<number, RequestState>([
  * @category constructors
  * @since 0.1.0
  */
-export const fromPage = (page: RequestPage): IoRequestBuffer["Service"] => {
+export const fromPage = (page: RequestPage, use: PageUse = bareUse(page)): IoRequestBuffer["Service"] => {
   const refuse = (reason: IoRequestBufferErrorReason) => Effect.fail(new IoRequestBufferError({ reason }))
   const stale = (vcpu: number, epoch: number) => refuse({ _tag: "Stale", vcpu, epoch, currentEpoch: page.epoch(vcpu) })
 
@@ -201,7 +287,7 @@ export const fromPage = (page: RequestPage): IoRequestBuffer["Service"] => {
     request,
     complete: (value) =>
       Effect.suspend(() => {
-        switch (page.complete(vcpu, epoch, value)) {
+        switch (page.completeByHand(vcpu, epoch, value)) {
           case "Completed":
             return Effect.succeed<CompleteSlot>({ state: "Complete", vcpu })
           case "Stale":
@@ -219,11 +305,14 @@ export const fromPage = (page: RequestPage): IoRequestBuffer["Service"] => {
       state: "Pending",
       vcpu,
       request,
-      claim: Effect.suspend(() =>
-        isCurrent() ? Effect.succeed(processing(vcpu, page.claim(vcpu), request)) : stale(vcpu, epoch)
+      claim: Effect.clockWith((clock) =>
+        isCurrent()
+          ? Effect.succeed(processing(vcpu, page.claimByHand(vcpu, request, clock), request))
+          : stale(vcpu, epoch)
       ),
       answer: (value) =>
         Effect.suspend(() => {
+          // Guard: stray-completion
           if (!isCurrent()) return stale(vcpu, epoch)
           page.answer(vcpu, value)
           return Effect.succeed<CompleteSlot>({ state: "Complete", vcpu })
@@ -235,6 +324,7 @@ export const fromPage = (page: RequestPage): IoRequestBuffer["Service"] => {
     vcpus: page.vcpus,
     pending: (vcpu) =>
       Effect.suspend(() => {
+        // Guard: cve-2019-14821
         if (!Number.isInteger(vcpu) || vcpu < 0 || vcpu >= page.vcpus) {
           return refuse({ _tag: "NoSuchVcpu", vcpu, vcpus: page.vcpus })
         }
@@ -253,16 +343,10 @@ export const fromPage = (page: RequestPage): IoRequestBuffer["Service"] => {
             return Effect.succeed(pendingSlot(VcpuId.make(vcpu), page.epoch(vcpu), page.request!))
         }
       }),
-    inspect: Effect.sync(() =>
-      Array.from({ length: page.vcpus }, (_, vcpu): SlotView => {
-        const code = page.stateCode(vcpu)
-        return {
-          vcpu: VcpuId.make(vcpu),
-          state: stateNames.get(code) ?? { unknown: code },
-          held: page.isHeld(vcpu),
-          epoch: page.epoch(vcpu)
-        }
-      })
-    )
+    inspect: Effect.sync(() => ({
+      slots: Array.from({ length: page.vcpus }, (_, vcpu) => viewSlot(page, use, vcpu)),
+      ranges: use.ranges(),
+      nearMisses: use.nearMisses()
+    }))
   })
 }

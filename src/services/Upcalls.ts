@@ -50,6 +50,7 @@ export class Upcalls extends Context.Service<Upcalls, {
 // Handlers that come or go while these are called do not disturb the round.
 const callAll = (handlers: ReadonlyArray<UpcallHandler>, hint: UpcallHint | undefined): void => {
   for (let i = 0; i < handlers.length; i++) {
+    // Guard: acrn-kernel-247
     try {
       handlers[i]!(hint)
     } catch (defect) {
@@ -73,6 +74,7 @@ export const make = (): { readonly raise: UpcallHandler; readonly service: Upcal
   let again = false
 
   const raise: UpcallHandler = (hint) => {
+    // Guard: qemu-556
     if (inside) {
       again = true
       return

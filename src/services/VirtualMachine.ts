@@ -25,13 +25,15 @@
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
+import { INTERVAL, isInterval, millisOf } from "./dispatch/interval.ts"
 import type { Hypervisor } from "./Hypervisor.ts"
-import type { VirtualMachineError } from "./VirtualMachineError.ts"
+import { VirtualMachineError } from "./VirtualMachineError.ts"
 import type { CreatedVm, VmOptions } from "./Vm.ts"
-import { makeCreate } from "./vm/create.ts"
+import { makeCreate, makeCreateWith } from "./vm/create.ts"
 
 /**
  * Makes virtual machines on the hypervisor layer below.
@@ -55,3 +57,41 @@ export const layer: Layer.Layer<VirtualMachine, never, Hypervisor> = Layer.effec
   VirtualMachine,
   Effect.map(makeCreate, (create) => VirtualMachine.of({ create }))
 )
+
+/**
+ * `rescan`: how often every VM's page is looked at without an upcall, for hypervisors that may lose one. A request whose
+ * upcall never came is served within one interval of the Clock that the layer is built with; default never, because the
+ * layers of Upcall lose none.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface VirtualMachineOptions {
+  readonly rescan?: Duration.Input
+}
+
+/**
+ * Virtual machines over a hypervisor whose upcalls may get lost. Fails with `BadOption` when the interval is not
+ * positive or not finite. Each call makes another service, with an upcall handler of its own: keep the layer in a
+ * constant.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerWith = (
+  options: VirtualMachineOptions
+): Layer.Layer<VirtualMachine, VirtualMachineError, Hypervisor> =>
+  Layer.effect(
+    VirtualMachine,
+    Effect.suspend(() => {
+      const rescan = options.rescan === undefined ? undefined : millisOf(options.rescan)
+      if (rescan !== undefined && !isInterval(rescan)) {
+        return Effect.fail(
+          new VirtualMachineError({
+            reason: { _tag: "BadOption", option: "rescan", value: rescan, expected: `${INTERVAL}, in milliseconds` }
+          })
+        )
+      }
+      return Effect.map(makeCreateWith(rescan), (create) => VirtualMachine.of({ create }))
+    })
+  )

@@ -49,7 +49,7 @@ export interface Vm {
   readonly memory: GuestMemory["Service"]
   /** Where I/O clients register. */
   readonly io: IoDispatcher["Service"]
-  /** The slots of its I/O request page, to look at. */
+  /** The slots of its I/O request page, to look at, and to serve by hand while the dispatcher is drained. */
   readonly requests: IoRequestBuffer["Service"]
   /** The VM as its devices see it; `attach` provides it. */
   readonly machine: Machine["Service"]

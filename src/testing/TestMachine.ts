@@ -58,7 +58,7 @@ import { IoRequest } from "../domain/IoRequest.ts"
 import { MAX_VCPUS } from "../domain/Limits.ts"
 import { HypervisorModel } from "../layers/model/HypervisorModel.ts"
 import { DEFAULT_EPOCH_MS, provide } from "../layers/model/provide.ts"
-import { AddressSpace, makeServiceMemory, sharedBacking } from "../services/AddressSpace.ts"
+import { AddressSpace, localBacking, makeServiceMemory } from "../services/AddressSpace.ts"
 import { IrqLines } from "../services/Hypervisor.ts"
 import type { Machine } from "../services/Machine.ts"
 import * as Upcalls from "../services/Upcalls.ts"
@@ -220,7 +220,7 @@ export const make = (
   Effect.gen(function*() {
     const { epochMs = DEFAULT_EPOCH_MS, memoryBytes = 0x1_0000, name = "test", vcpus = 1 } = options
     const scheduler = yield* Scheduler.Scheduler
-    const memory = makeServiceMemory(new AddressSpace(), (bytes) => Result.succeed(sharedBacking(bytes)))
+    const memory = makeServiceMemory(new AddressSpace(), (bytes) => Result.succeed(localBacking(bytes)))
     const upcalls = Upcalls.make()
     let made: HandDriven | undefined
     const model = new HypervisorModel({

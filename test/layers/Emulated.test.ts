@@ -188,10 +188,10 @@ describe("Emulated", () => {
       yield* vm.io.drain()
       const running = yield* vm.start
       yield* turns(5)
-      assert.strictEqual((yield* vm.requests.inspect)[0]?.state, "Pending")
+      assert.strictEqual((yield* vm.requests.inspect).slots[0]?.state, "Pending")
       const paused = yield* running.pause
       const created = yield* paused.reset
-      assert.strictEqual((yield* vm.requests.inspect)[0]?.state, "Free")
+      assert.strictEqual((yield* vm.requests.inspect).slots[0]?.state, "Free")
       assert.strictEqual(seen.length, 0)
       yield* created.setRegisters(0, VcpuRegisters.flat32({ entry: ENTRY, stack: 0x1_0000 }))
       assert.deepStrictEqual(yield* runToEnd(created), { _tag: "Halted" })

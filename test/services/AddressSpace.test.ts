@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Result, Schema, Scope } from "effect"
-import { AddressSpace, makeServiceMemory, sharedBacking } from "../../src/services/AddressSpace.ts"
+import { AddressSpace, localBacking, makeServiceMemory, sharedBacking } from "../../src/services/AddressSpace.ts"
 import { ServiceMemoryError } from "../../src/services/ServiceMemory.ts"
 
 const PAGE = 4096
@@ -146,5 +146,23 @@ describe("Service VM memory", () => {
     space.remove(first + PAGE)
     assert.isFalse(space.holds(first, 4 * PAGE))
     assert.isTrue(space.holds(third, PAGE))
+  })
+
+  it("memory of one thread and of several behave the same", () => {
+    const slot = Int32Array.from({ length: 64 }, (_, word) => word * 0x0101_0101)
+    const seen = [localBacking, sharedBacking].map((back) => {
+      const backing = back(2 * PAGE)
+      const page = backing.page(PAGE)
+      page.store32(0, -1)
+      page.store32(136, 0x8000_0001)
+      page.storeRequest(256, slot)
+      const fetched = new Int32Array(64)
+      page.fetchRequest(256, fetched)
+      const bytes = new Uint8Array(PAGE)
+      backing.read(PAGE, bytes)
+      return { bytes, fetched, loaded: [page.load32(0), page.load32(136), page.load32(256 + 64)], size: backing.bytes }
+    })
+    assert.deepStrictEqual(seen[0], seen[1])
+    assert.deepStrictEqual(seen[0]!.loaded, [-1, 0x8000_0001 | 0, 16 * 0x0101_0101])
   })
 })

@@ -52,7 +52,7 @@ const assertSound = (vm: CreatedVm) =>
   Effect.gen(function*() {
     const state = yield* vm.state
     yield* turns(10)
-    const slots = yield* vm.requests.inspect
+    const { slots } = yield* vm.requests.inspect
     if (state._tag === "Running") assert.deepStrictEqual(slots.map((slot) => slot.state), ["Free"], "served to its end")
     else assert.isTrue(slots.every(({ held }) => !held))
     return state._tag

@@ -691,18 +691,38 @@ describe("IoDispatcher", () => {
         assert.deepStrictEqual(setup.notified, [0])
       }))
 
-    it.effect("a notification that the hypervisor refuses is told", () =>
+    it.effect("a notification that the hypervisor refuses is told, and made again at the next look", () =>
       Effect.gen(function*() {
         const fake = new FakePage()
-        const dispatcher = new Dispatcher(fake, 1, () => -22, undefined)
+        const results = [-22, -22, 0]
+        let notified = 0
+        const dispatcher = new Dispatcher(fake, 1, () => results[notified++] ?? 0, undefined)
+        const refusals = Effect.map(
+          dispatcher.service.recentEvents,
+          (events) => events.filter(({ _tag }) => _tag === "NotifyRefused")
+        )
         fake.submit(0, {})
         dispatcher.serve(0)
-        const events = yield* dispatcher.service.recentEvents
-        assert.deepStrictEqual<unknown>(events.find(({ _tag }) => _tag === "NotifyRefused"), {
-          _tag: "NotifyRefused",
-          vcpu: 0,
-          result: -22
-        })
+        assert.deepStrictEqual<unknown>(yield* refusals, [{ _tag: "NotifyRefused", vcpu: 0, result: -22 }])
+        dispatcher.serve(undefined)
+        assert.strictEqual((yield* refusals).length, 2)
+        dispatcher.serve(undefined)
+        assert.strictEqual(notified, 3)
+        dispatcher.serve(undefined)
+        assert.strictEqual(notified, 3, "the hypervisor heard, it is not told once more")
+      }))
+
+    it.effect("a notification that was refused is not made for the request after a reset", () =>
+      Effect.gen(function*() {
+        const fake = new FakePage()
+        let notified = 0
+        const dispatcher = new Dispatcher(fake, 1, () => notified++ === 0 ? -22 : 0, undefined)
+        fake.submit(0, {})
+        dispatcher.serve(0)
+        yield* dispatcher.forgetAll
+        fake.setState(0, Complete)
+        dispatcher.serve(0)
+        assert.strictEqual(notified, 1)
       }))
   })
 
@@ -731,6 +751,22 @@ describe("IoDispatcher", () => {
         assert.isUndefined(ask(setup, { address: 1 }, 2), "still drained")
         yield* setup.io.proceed
         assert.deepStrictEqual([1, 2].map((vcpu) => answerOf(setup.fake, vcpu)), [7, 7])
+      }))
+
+    it.effect("it waits for the last that is held, whichever ends first", () =>
+      Effect.gen(function*() {
+        const setup = make()
+        yield* setup.io.register({
+          name: "slow",
+          ranges: [IoRange.ports(0x100, 0x1ff)],
+          handle: (request) => Effect.sleep([30, 10, 20][request.vcpu]!)
+        })
+        for (const vcpu of [0, 1, 2]) ask(setup, { address: 0x100 }, vcpu)
+        const draining = yield* Effect.forkChild(setup.io.drain(1000), { startImmediately: true })
+        yield* TestClock.adjust(29)
+        assert.isUndefined(draining.pollUnsafe())
+        yield* TestClock.adjust(1)
+        yield* Fiber.join(draining)
       }))
 
     it.effect("it waits for a handler that is only starting, which woke whoever drains", () =>

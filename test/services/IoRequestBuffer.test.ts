@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Result } from "effect"
-import { SLOT_STATE_OFFSET } from "../../src/domain/abi/IoRequestSlot.ts"
+import { Effect, Exit, Result, Schema } from "effect"
+import { TestClock } from "effect/testing"
+import { REQUEST_SIZE_OFFSET, SLOT_STATE_OFFSET } from "../../src/domain/abi/IoRequestSlot.ts"
 import { RequestPage } from "../../src/services/dispatch/RequestPage.ts"
 import * as IoRequestBuffer from "../../src/services/IoRequestBuffer.ts"
 import { ServiceMemory } from "../../src/services/ServiceMemory.ts"
@@ -92,7 +93,7 @@ describe("IoRequestBuffer", () => {
   it.effect("a request that was looked at before a reset is not the one that came after it (law 11)", () =>
     Effect.gen(function*() {
       const fake = new FakePage()
-      const page = new RequestPage(fake, 1, () => undefined)
+      const page = new RequestPage(fake, 1, () => 0)
       const buffer = IoRequestBuffer.fromPage(page)
       fake.submit(0, { address: 0x80 })
       const old = yield* pendingOf(buffer, 0)
@@ -160,13 +161,76 @@ describe("IoRequestBuffer", () => {
       yield* (yield* pendingOf(buffer, 1)).claim
       fake.setState(2, Complete)
       fake.setState(4, 77)
-      assert.deepStrictEqual<unknown>(yield* buffer.inspect, [
-        { vcpu: 0, state: "Pending", held: false, epoch: 0 },
-        { vcpu: 1, state: "Processing", held: true, epoch: 1 },
-        { vcpu: 2, state: "Complete", held: false, epoch: 0 },
-        { vcpu: 3, state: "Free", held: false, epoch: 0 },
-        { vcpu: 4, state: { unknown: 77 }, held: false, epoch: 0 }
+      const request = (vcpu: number) => ({ _tag: "PortRead", vcpu, port: 0x100, size: 1 })
+      const view = yield* buffer.inspect
+      assert.deepStrictEqual<unknown>(view, {
+        slots: [
+          { vcpu: 0, state: "Pending", owner: "Service", held: false, epoch: 0, request: request(0) },
+          {
+            vcpu: 1,
+            state: "Processing",
+            owner: "Service",
+            held: true,
+            epoch: 1,
+            client: "(claimed by hand)",
+            request: request(1),
+            ageMs: 0
+          },
+          { vcpu: 2, state: "Complete", owner: "Hypervisor", held: false, epoch: 0 },
+          { vcpu: 3, state: "Free", owner: "Hypervisor", held: false, epoch: 0 },
+          { vcpu: 4, state: { unknown: 77 }, owner: "Nobody", held: false, epoch: 0 }
+        ],
+        ranges: [],
+        nearMisses: []
+      })
+      assert.isTrue(Schema.is(IoRequestBuffer.PageView)(view))
+    }))
+
+  it.effect("inspect shows whose a slot is that the page lies about, and what a pending one cannot be", () =>
+    Effect.gen(function*() {
+      const { buffer, fake } = make(4)
+      for (const [vcpu, state] of [Pending, Free, 9].entries()) {
+        fake.submit(vcpu, {})
+        yield* (yield* pendingOf(buffer, vcpu)).claim
+        fake.setState(vcpu, state)
+      }
+      fake.setState(3, Processing)
+      const { slots } = yield* buffer.inspect
+      assert.deepStrictEqual(slots.map(({ held, owner }) => [owner, held]), [
+        ["Nobody", true],
+        ["Nobody", true],
+        ["Nobody", true],
+        ["Nobody", false]
       ])
+      assert.isTrue(slots.slice(0, 3).every(({ request }) => request?._tag === "PortRead"))
+      fake.submit(3, { size: 3 })
+      const [slot] = (yield* buffer.inspect).slots.slice(3)
+      assert.deepStrictEqual([slot?.request, slot?.problem], [undefined, "size 3 is not 1, 2, 4 or 8 bytes"])
+    }))
+
+  it.effect("inspect changes nothing: neither the page, nor what a handle of a request knows", () =>
+    Effect.gen(function*() {
+      const { buffer, fake, notified } = make(2)
+      fake.submit(0, { size: 1 })
+      const pending = yield* pendingOf(buffer, 0)
+      fake.setWord(0, REQUEST_SIZE_OFFSET, 4)
+      fake.accesses.length = 0
+      yield* buffer.inspect
+      assert.isTrue(fake.accesses.every(({ access }) => access !== "store"))
+      yield* (yield* pending.claim).complete(0x1234_5678)
+      assert.deepStrictEqual([fake.answer(0)[0], notified], [0x78, [0]], "of the size that was asked for first")
+    }))
+
+  it.effect("the age of a request that is held by hand is by the clock of who claimed it", () =>
+    Effect.gen(function*() {
+      const { buffer, fake } = make(1)
+      fake.submit(0, {})
+      yield* TestClock.setTime(5000)
+      yield* (yield* pendingOf(buffer, 0)).claim
+      yield* TestClock.adjust(1234)
+      assert.strictEqual((yield* buffer.inspect).slots[0]?.ageMs, 1234)
+      yield* TestClock.setTime(0)
+      assert.strictEqual((yield* buffer.inspect).slots[0]?.ageMs, 0, "a clock that is set back makes none negative")
     }))
 
   describe("make", () => {
@@ -177,7 +241,7 @@ describe("IoRequestBuffer", () => {
         const buffer = yield* IoRequestBuffer.make({ vmId: 1, page: region.address, vcpus: 16 })
         const page = Result.getOrThrow(memory.page(region.address))
         for (let vcpu = 0; vcpu < 16; vcpu++) page.store32(vcpu * 256 + SLOT_STATE_OFFSET, Free)
-        assert.strictEqual((yield* buffer.inspect).length, 16)
+        assert.strictEqual((yield* buffer.inspect).slots.length, 16)
       }).pipe(onSimulated()))
 
     it.effect("refuses what is no page, and more vCPUs than a page has slots", () =>

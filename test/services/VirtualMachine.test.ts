@@ -96,7 +96,7 @@ describe("VirtualMachine", () => {
         const bytes = yield* vm.memory.read(0, 0x8000)
         assert.isTrue(bytes.every((byte) => byte === 0))
         assert.strictEqual((yield* Effect.flip(vm.memory.read(0x8000, 1))).reason._tag, "OutsideRam")
-        assert.deepStrictEqual((yield* vm.requests.inspect).map(({ state }) => state), ["Free", "Free", "Free"])
+        assert.deepStrictEqual((yield* vm.requests.inspect).slots.map(({ state }) => state), ["Free", "Free", "Free"])
       }).pipe(onSimulated()))
 
     it.effect("names VMs that were given no name", () =>
@@ -534,10 +534,10 @@ describe("VirtualMachine", () => {
         const pausing = yield* Effect.forkChild(running.pause, { startImmediately: true })
         yield* vm.memory.write(0x1_a000, Uint8Array.of(1))
         yield* turns()
-        assert.deepStrictEqual((yield* vm.requests.inspect).map(({ state }) => state), ["Processing", "Pending"])
+        assert.deepStrictEqual((yield* vm.requests.inspect).slots.map(({ state }) => state), ["Processing", "Pending"])
         yield* Deferred.succeed(gate, undefined)
         const paused = yield* Fiber.join(pausing)
-        assert.isTrue((yield* vm.requests.inspect).every((slot) => !slot.held), "no result is unwritten")
+        assert.isTrue((yield* vm.requests.inspect).slots.every((slot) => !slot.held), "no result is unwritten")
         assert.deepStrictEqual(late, [], "nothing runs after a pause")
         yield* (yield* paused.resume).ended
         assert.deepStrictEqual(late.map(brief), ["r1 port 300"])
@@ -649,7 +649,7 @@ describe("VirtualMachine", () => {
         const paused = yield* running.pause
         const created = yield* paused.reset
         assert.strictEqual(resets, 1)
-        assert.deepStrictEqual((yield* vm.requests.inspect).map(({ held: isHeld, state }) => [state, isHeld]), [[
+        assert.deepStrictEqual((yield* vm.requests.inspect).slots.map(({ held: isHeld, state }) => [state, isHeld]), [[
           "Free",
           false
         ]])
@@ -668,9 +668,9 @@ describe("VirtualMachine", () => {
         yield* vm.io.drain()
         const running = yield* vm.start
         yield* turns()
-        assert.strictEqual((yield* vm.requests.inspect)[0]?.state, "Pending")
+        assert.strictEqual((yield* vm.requests.inspect).slots[0]?.state, "Pending")
         const created = yield* (yield* running.pause).reset
-        assert.strictEqual((yield* vm.requests.inspect)[0]?.state, "Free")
+        assert.strictEqual((yield* vm.requests.inspect).slots[0]?.state, "Free")
         assert.deepStrictEqual(seen, [])
         yield* runToEnd(created)
         assert.strictEqual(seen.length, 1)
@@ -683,9 +683,10 @@ describe("VirtualMachine", () => {
         yield* vm.io.drain()
         const running = yield* vm.start
         yield* turns()
+        const paused = yield* running.pause
         const pending = yield* vm.requests.pending(0)
         const claim = yield* pending!.claim
-        const created = yield* (yield* running.pause).reset
+        const created = yield* paused.reset
         assert.strictEqual((yield* Effect.flip(claim.complete(1))).reason._tag, "Stale")
         yield* recorder(vm)
         assert.deepStrictEqual(yield* runToEnd(created), { _tag: "Halted" })
@@ -1044,7 +1045,7 @@ describe("VirtualMachine", () => {
         while ((yield* vm.state)._tag !== "Destroyed") yield* Effect.yieldNow
         yield* turns(3)
         assert.deepStrictEqual([begun, ended], [true, true])
-        assert.isTrue((yield* vm.requests.inspect).every((slot) => !slot.held))
+        assert.isTrue((yield* vm.requests.inspect).slots.every((slot) => !slot.held))
       }).pipe(onSimulated()))
 
     it.effect("waits for handlers that take their time to end, before it releases the devices", () =>

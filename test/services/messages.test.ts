@@ -146,6 +146,11 @@ const created = bootWith({ name: "guest" }, g.code(g.inp(0x100), g.stop))
 
 rows("VirtualMachineError", [
   [
+    "a rescan that never comes",
+    Effect.scoped(Layer.build(VirtualMachine.layerWith({ rescan: Infinity }))),
+    "rescan is Infinity but must be a positive, finite duration, in milliseconds"
+  ],
+  [
     "vCPUs that no VM can have",
     Effect.flatMap(VirtualMachine.VirtualMachine, ({ create }) => create({ memoryBytes: 4096, vcpus: 17 })),
     "vcpus is 17 but must be an integer from 1 to 16"
@@ -319,6 +324,12 @@ rows("IoDispatcherError", [
         io.registerDefault({ name: "trace", handle: () => Effect.void })
       )),
     "client \"trace\" cannot be the default client: \"log\" is; a VM has one default client, close its scope first"
+  ],
+  [
+    "a deadline that has passed before it began",
+    Effect.flatMap(created, ({ io }) => io.register({ ...client("uart"), deadline: "-1 second" })),
+    "client \"uart\" asked for a deadline of -1000 ms; give a positive, finite duration, or none to let it hold " +
+    "requests for ever"
   ]
 ])
 
@@ -367,7 +378,7 @@ rows("GuestMemoryError", [
 const slots = (prepare: (fake: FakePage) => void) => {
   const fake = new FakePage()
   prepare(fake)
-  return IoRequestBuffer.fromPage(new RequestPage(fake, 2, () => undefined))
+  return IoRequestBuffer.fromPage(new RequestPage(fake, 2, () => 0))
 }
 
 rows("IoRequestBufferError", [

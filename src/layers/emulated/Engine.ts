@@ -98,7 +98,7 @@ export class Engine implements VmEngine {
     this.host = host
     this.requests = new SlotWriter(vmId, 0, host.raise, false)
     this.time = new GuestTimeline(options.epochMs, host.scheduler)
-    this.time.onEarlierTimer = () => this.doorbell.ring()
+    this.time.onTimer = () => this.doorbell.ring()
     this.source = options.clock === "Virtual"
       ? virtualTime(() => this.earlierInstructions + (this.cpu?.instructionCount ?? 0))
       : realTime(options.hostMs)
@@ -327,6 +327,8 @@ export class Engine implements VmEngine {
       if (this.requests.isAnswered()) return Effect.void
       const deadline = this.time.nextDeadline
       if (deadline === Infinity) return this.doorbell.wait
+      // What holds a request back, as a pause does, takes no guest time: the guest must not see that it was there.
+      if (this.source.isVirtual && this.requests.isUntaken()) return this.doorbell.wait
       if (!this.source.isVirtual) return this.waitUntil(deadline)
       this.passTimeTo(deadline)
       if (this.suspended === undefined) return Effect.void

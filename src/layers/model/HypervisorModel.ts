@@ -83,6 +83,7 @@ export class HypervisorModel implements HypercallBackend {
     const vm = this.vms.get(vmId & 0xffff)
     if (vm === undefined) return -Errno.EINVAL
     const index = vcpu & 0xffff
+    // Guard: acrn-36f6a412b
     if (vm.page === undefined || index >= vm.vcpus) return -Errno.EPERM
     vm.engine.notify(index)
     return 0
@@ -216,6 +217,7 @@ export class HypervisorModel implements HypercallBackend {
 
   /** hcall_set_vcpu_regs: not a Running VM; CR0 and CR4 must be legal. */
   private setVcpuRegs(vm: ModelVm, call: Extract<Hypercall, { readonly _tag: "SetVcpuRegs" }>): HypercallOutcome {
+    // Guard: acrn-36f6a412b
     if (vm.state._tag === "Running" || call.vcpuId >= vm.vcpus) return EPERM
     if (hypercallRefusal(call.registers) !== undefined) return EPERM
     const result = vm.engine.setRegisters(call.vcpuId, call.registers)
@@ -225,6 +227,7 @@ export class HypervisorModel implements HypercallBackend {
 
   /** hcall_set_ioreq_buffer: a Created VM; a bad address takes the old page away. */
   private setIoRequestBuffer(vm: ModelVm, address: bigint): HypercallOutcome {
+    // Guard: cve-2026-5747
     if (vm.state._tag !== "Created") return EPERM
     const page = address < BigInt(ADDRESS_SPACE_END)
       ? Result.getOrElse(this.options.memory.page(Number(address)), () => undefined)

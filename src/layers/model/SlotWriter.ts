@@ -74,7 +74,13 @@ export class SlotWriter {
   /** Whether the vCPU may go on: it was notified (or polls), and the slot is COMPLETE. */
   isAnswered(): boolean {
     return this.isWaiting && (this.isNotified || this.isPolled) &&
+      // Guard: cve-2018-10981
       this.page!.load32(this.base + Slot.SLOT_STATE_OFFSET) === Complete
+  }
+
+  /** Whether the Service VM has not taken the request yet: it holds requests back, or has not heard of this one. */
+  isUntaken(): boolean {
+    return this.isWaiting && this.page!.load32(this.base + Slot.SLOT_STATE_OFFSET) === Pending
   }
 
   /** The low word of the answer; frees the slot. Only after {@link isAnswered}. */

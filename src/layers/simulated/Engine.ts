@@ -76,7 +76,7 @@ export class Engine implements VmEngine {
     this.launch = launch
     this.random = seededRandom(options.seed)
     this.time = new GuestTimeline(options.epochMs, hostScheduler)
-    this.time.onEarlierTimer = () => this.doorbell.ring()
+    this.time.onTimer = () => this.doorbell.ring()
     this.pages = new GuestPages(source)
     this.cores = Array.from({ length: vcpus }, (_, id) => {
       const vcpu = new Vcpu(id, this.pages, new SlotWriter(vmId, id, raise, options.isPolling))
@@ -108,6 +108,7 @@ export class Engine implements VmEngine {
     if (guestAddress + bytes > ADDRESS_SPACE_END) return -Errno.EINVAL
     if (!isAdd) this.pages.unmap(guestAddress, bytes)
     else {
+      // Guard: cve-2024-38610
       if (!this.pages.canMap(serviceAddress, bytes)) return -Errno.EINVAL
       this.pages.map(guestAddress, serviceAddress, bytes, operation.attr)
     }
@@ -244,7 +245,10 @@ export class Engine implements VmEngine {
       return "Over"
     }
     const deadline = this.time.nextDeadline
-    if (deadline !== Infinity) {
+    // What holds a request back, as a pause does, takes no guest time: the guest must not see that it was there.
+    const isHeldBack = isWaiting &&
+      started.every(({ vcpu }) => vcpu.requests.isWaiting ? vcpu.requests.isUntaken() : !canWake(vcpu))
+    if (deadline !== Infinity && !isHeldBack) {
       this.time.advanceTo(deadline)
       return undefined
     }

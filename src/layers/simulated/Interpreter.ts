@@ -545,8 +545,7 @@ export class Interpreter {
     const registers = vcpu.registers
     const isRepeated = this.repeat !== 0
     if (isRepeated && registers[ECX] === 0) return true
-    const by = vcpu.isDirectionDown ? -width : width
-    if (!element(vcpu, width, by, this)) return false
+    if (!element(vcpu, width, stepOf(vcpu, width), this)) return false
     if (isRepeated) {
       registers[ECX] = registers[ECX]! - 1
       if (registers[ECX] !== 0) vcpu.eip = this.start
@@ -642,6 +641,13 @@ export class Interpreter {
 
 /** Moves one element and its pointers; false when it waits for a port. */
 type StringElement = (vcpu: Vcpu, width: number, by: number, interpreter: Interpreter) => boolean
+
+/** Where the next element of a string lies: every element is an access of its own, at an address of its own. */
+const stepOf = (vcpu: Vcpu, width: number): number => {
+  // Guard: xen-60a56dc006
+  if (vcpu.isDirectionDown) return -width
+  return width
+}
 
 const inString: StringElement = (vcpu, width, by) => {
   const value = vcpu.portReadKept(vcpu.registers[EDX]! & 0xffff, width)

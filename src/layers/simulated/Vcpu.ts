@@ -191,6 +191,7 @@ export class Vcpu {
     const offset = address & 0xfff
     if (offset + size > 0x1000) return this.writeAcross(address, size, value)
     const page = this.page(address)
+    // Guard: cve-2024-38610
     if (page === undefined || !page.writable) {
       const type = page === undefined ? Slot.RequestTypeCode.Mmio : Slot.RequestTypeCode.WriteProtected
       this.mmio(Slot.DirectionCode.Write, address >>> 0, size, narrow(value, size), type)
@@ -274,6 +275,7 @@ export class Vcpu {
   }
 
   private portAccess(direction: number, port: number, size: number, value: number): number {
+    // Guard: xen-b7e0d89788
     if (this.answersUsed < this.answers.length) return this.answers[this.answersUsed++]!
     this.onAccess()
     // A port's bytes beyond 0xFFFF do not exist; a processor wraps or drops them, the page has no room for them.
@@ -289,6 +291,7 @@ export class Vcpu {
     value: number,
     type: number = Slot.RequestTypeCode.Mmio
   ) {
+    // Guard: xen-b7e0d89788
     if (this.answersUsed < this.answers.length) return this.answers[this.answersUsed++]!
     this.onAccess()
     if (!this.requests.submit(type, direction, address, size, value)) throw WAITING

@@ -3,37 +3,49 @@
  * code; Effect comes in with the handler.
  */
 import * as Cause from "effect/Cause"
-import * as Duration from "effect/Duration"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type { VcpuId } from "../../domain/Address.ts"
 import type { DispatchEvent } from "../../domain/DispatchEvent.ts"
 import type { IoRequest, IoValue } from "../../domain/IoRequest.ts"
-import type { RequestTransition } from "../../domain/RequestState.ts"
 import * as SlotWords from "../../domain/SlotWords.ts"
 import type { GuestTime } from "../Hypervisor.ts"
 import {
+  AroundHandlers,
   type IoClient,
   type IoClientOptions,
   IoDispatcher,
   IoDispatcherError,
   type IoDispatcherErrorReason,
+  type RequestHandler,
   type RequestObserver
 } from "../IoDispatcher.ts"
 import type { ServicePage } from "../ServiceMemory.ts"
-import type { Client } from "./Client.ts"
+import type { Client, Deadline } from "./Client.ts"
 import { ConfigAddress } from "./ConfigAddress.ts"
 import { inGuestTime } from "./guestContext.ts"
+import { Intake } from "./Intake.ts"
+import { isInterval, millisOf } from "./interval.ts"
 import { Listeners } from "./Listeners.ts"
-import { RequestPage, type StepObserver } from "./RequestPage.ts"
+import type { Holder, PageUse } from "./PageUse.ts"
+import { ageOf, BY_HAND, byHand, RequestPage } from "./RequestPage.ts"
 import { Routes } from "./Routes.ts"
+import { TransitionRing } from "./TransitionRing.ts"
 
 interface InFlight {
   readonly client: Client
   readonly request: IoRequest
   readonly epoch: number
   readonly fiber: Fiber.Fiber<IoValue, unknown>
+  /** When it was held, by its client's clock. */
+  readonly since: number
+  /** Runs until the client's deadline. */
+  timer: Fiber.Fiber<unknown, unknown> | undefined
 }
 
 /**
@@ -46,6 +58,14 @@ interface Starting {
   epoch: number
   /** The fiber that took its request away; it may be the handler's own. */
   endedBy: number
+  /** Told when the handler has ended, for who took its request away and waits for that. */
+  ended: Deferred.Deferred<void> | undefined
+}
+
+/** Handlers whose requests were taken away: those with a fiber, and those that are still being started. */
+interface Abandoned {
+  readonly fibers: ReadonlyArray<Fiber.Fiber<unknown, unknown>>
+  readonly started: ReadonlyArray<Deferred.Deferred<void>>
 }
 
 /** Whether a handler's Effect is its result already. `isExit` alone is slow for one that is not: most handlers'. */
@@ -55,8 +75,8 @@ const isSettled = (effect: Effect.Effect<IoValue, unknown>): effect is Exit.Exit
 }
 
 const RECENT_EVENTS = 256
+const SHOWN_NEAR_MISSES = 8
 const NO_FIBER = -1
-const DEFAULT_DEADLINE = Duration.seconds(1)
 
 export class Dispatcher {
   readonly page: RequestPage
@@ -68,14 +88,14 @@ export class Dispatcher {
   private readonly inFlight: Array<InFlight | undefined>
   private readonly starting: ReadonlyArray<Starting>
   private defaultClient: Client | undefined
-  /** Drains that hold new requests back. */
-  private drains = 0
-  private waiters: Array<() => void> = []
+  /** Handlers whose request was taken away and that have not ended yet, with their clients. */
+  private readonly late = new Map<Fiber.Fiber<unknown, unknown>, Client>()
+  private readonly intake = new Intake(() => this.holders(), () => this.serve(undefined))
   private observers: ReadonlyArray<RequestObserver> = []
   private recent: Array<DispatchEvent> = []
   private readonly events = new Listeners<DispatchEvent>(1024)
-  private readonly steps = new Listeners<RequestTransition>(4096, (isHeard) => {
-    this.page.observer = isHeard ? this.tellStep : undefined
+  private readonly transitions = new TransitionRing((isRead) => {
+    this.page.transitions = isRead ? this.transitions : undefined
   })
 
   constructor(
@@ -87,14 +107,18 @@ export class Dispatcher {
     this.page = new RequestPage(page, vcpus, (vcpu) => {
       const result = notifyFinish(vcpu)
       if (result < 0) this.report({ _tag: "NotifyRefused", vcpu: vcpu as VcpuId, result })
+      return result
     })
+    this.page.onHandClaimOver = (vcpu) => this.afterHeld(vcpu)
+    this.page.clock = guestTime?.clock
     this.guestTime = guestTime
     this.inFlight = Array.from({ length: vcpus }, () => undefined)
     this.starting = Array.from({ length: vcpus }, () => ({
       client: undefined,
       request: undefined,
       epoch: 0,
-      endedBy: NO_FIBER
+      endedBy: NO_FIBER,
+      ended: undefined
     }))
   }
 
@@ -102,13 +126,15 @@ export class Dispatcher {
   serve(vcpu: number | undefined): void {
     if (vcpu === undefined) {
       for (let each = 0; each < this.page.vcpus; each++) this.serveSlot(each)
-    } else if (Number.isInteger(vcpu) && vcpu >= 0 && vcpu < this.page.vcpus) {
-      this.serveSlot(vcpu)
+      return
     }
+    // Guard: cve-2019-14821
+    if (!Number.isInteger(vcpu) || vcpu < 0 || vcpu >= this.page.vcpus) return
+    this.serveSlot(vcpu)
   }
 
   private serveSlot(vcpu: number): void {
-    if (this.drains > 0) return
+    if (this.intake.holds > 0) return
     const page = this.page
     switch (page.look(vcpu)) {
       case "NotPending":
@@ -133,17 +159,27 @@ export class Dispatcher {
       request = folded
     }
     const client = this.routes.find(request) ?? this.defaultClient
+    // Guard: no-client
     if (client === undefined) return this.answerUnhandled(vcpu, request)
     client.requests++
-    if (this.observers.length > 0) this.observeRequest(client.name, request)
     const epoch = this.page.claim(vcpu)
     const starting = this.starting[vcpu]!
     starting.client = client
     starting.request = request
     starting.epoch = epoch
+    if (this.observers.length > 0) {
+      this.observeRequest(client.name, request)
+      // An observer may do anything, and so take the request away before its handler is asked.
+      if (!this.isClaimed(vcpu, epoch)) {
+        starting.client = undefined
+        this.takeEnded(vcpu)()
+        return this.intake.requestOver()
+      }
+    }
     let fiber: InFlight["fiber"] | undefined
     let exit: Exit.Exit<IoValue, unknown> | undefined
     // What throws here is a handler that is none, or that answers with what is no Effect.
+    // Guard: handler-error
     try {
       const effect = client.handle(request)
       if (isSettled(effect)) exit = effect
@@ -155,35 +191,108 @@ export class Dispatcher {
       exit = Exit.die(defect)
     }
     starting.client = undefined
-    if (exit !== undefined) this.settle(client, request, epoch, exit)
-    else this.hold(client, request, epoch, fiber!)
+    if (exit === undefined) this.hold(client, request, epoch, fiber!)
+    else {
+      this.settle(client, request, epoch, exit)
+      if (starting.ended !== undefined) this.takeEnded(vcpu)()
+    }
+  }
+
+  /** What tells whoever waits for the handler that was being started; to be called once it has ended. */
+  private takeEnded(vcpu: number): () => void {
+    const starting = this.starting[vcpu]!
+    const ended = starting.ended
+    starting.ended = undefined
+    return () => {
+      if (ended !== undefined) Deferred.doneUnsafe(ended, Exit.void)
+    }
+  }
+
+  private isClaimed(vcpu: number, epoch: number): boolean {
+    return this.page.isHeld(vcpu) && this.page.epoch(vcpu) === epoch
   }
 
   private hold(client: Client, request: IoRequest, epoch: number, fiber: InFlight["fiber"]): void {
     const vcpu = request.vcpu
-    if (this.page.isHeld(vcpu) && this.page.epoch(vcpu) === epoch) {
-      this.inFlight[vcpu] = { client, request, epoch, fiber }
-      fiber.addObserver((exit) => {
-        this.settle(client, request, epoch, exit)
-        // A slot that the hypervisor cleared meanwhile may show a new request, whose upcall came while this was held.
-        this.serveSlot(vcpu)
-      })
-    } else {
+    // Guard: acrn-611944c01
+    if (!this.isClaimed(vcpu, epoch)) {
       // The request was taken from the handler while it started, when its fiber was not known yet. One that closed its
-      // own client or VM goes on: it may still be closing.
-      if (fiber.id !== this.starting[vcpu]!.endedBy) fiber.interruptUnsafe()
-      if (this.waiters.length > 0 && !this.isHolding()) this.wake()
+      // own client or VM goes on: it may still be closing, and does not wait for itself.
+      const tellEnded = this.takeEnded(vcpu)
+      if (fiber.id === this.starting[vcpu]!.endedBy) tellEnded()
+      else {
+        this.awaitEnd(client, fiber)
+        fiber.addObserver(tellEnded)
+        fiber.interruptUnsafe()
+      }
+      this.intake.requestOver()
+      return
     }
+    const since = client.clock.currentTimeMillisUnsafe()
+    const held: InFlight = { client, request, epoch, fiber, since, timer: undefined }
+    this.inFlight[vcpu] = held
+    fiber.addObserver((exit) => {
+      this.settle(client, request, epoch, exit)
+      this.afterHeld(vcpu)
+    })
+    if (client.deadline !== undefined) this.limit(held, client.deadline)
+  }
+
+  private limit(held: InFlight, { millis, wait }: Deadline): void {
+    const timer = held.client.run(wait)
+    held.timer = timer
+    // It also ends when the request is over before: then there is nothing to expire.
+    timer.addObserver(() => this.expire(held, millis))
+  }
+
+  /** The request is over at once, whenever its handler ends. */
+  private expire(held: InFlight, deadlineMs: number): void {
+    const { client, epoch, fiber, request } = held
+    if (this.inFlight[request.vcpu] !== held) return
+    this.letGo(held)
+    this.awaitEnd(client, fiber)
+    if (this.complete(client, request, epoch, undefined)) {
+      this.report({ _tag: "DeadlinePassed", client: client.name, request, deadlineMs })
+    }
+    fiber.interruptUnsafe()
+    this.afterHeld(request.vcpu)
+  }
+
+  /** Whoever closes the client waits for this handler, whoever told it to end. */
+  private awaitEnd(client: Client, fiber: Fiber.Fiber<unknown, unknown>): void {
+    this.late.set(fiber, client)
+    fiber.addObserver(() => this.late.delete(fiber))
+  }
+
+  /** A request is not in flight any more: nothing waits for its end or its deadline. */
+  private letGo(held: InFlight): void {
+    this.inFlight[held.request.vcpu] = undefined
+    const timer = held.timer
+    held.timer = undefined
+    timer?.interruptUnsafe()
+  }
+
+  private afterHeld(vcpu: number): void {
+    this.intake.requestOver()
+    // A slot that the hypervisor cleared meanwhile may show a new request, whose upcall came while this was held.
+    this.serveSlot(vcpu)
   }
 
   private settle(client: Client, request: IoRequest, epoch: number, exit: Exit.Exit<IoValue, unknown>): void {
     const vcpu = request.vcpu
-    if (this.inFlight[vcpu]?.epoch === epoch) this.inFlight[vcpu] = undefined
+    const held = this.inFlight[vcpu]
+    if (held !== undefined && held.epoch === epoch) this.letGo(held)
     if (exit._tag === "Success") this.complete(client, request, epoch, exit.value)
-    else if (this.complete(client, request, epoch, undefined)) {
-      this.report({ _tag: "HandlerFailed", client: client.name, request, problem: Cause.pretty(exit.cause) })
+    else this.fail(client, request, epoch, exit.cause)
+    this.intake.requestOver()
+  }
+
+  /** A handler that failed has answered all the same: its vCPU must not ask again, nor wait. */
+  private fail(client: Client, request: IoRequest, epoch: number, cause: Cause.Cause<unknown>): void {
+    // Guard: handler-error
+    if (this.complete(client, request, epoch, undefined)) {
+      this.report({ _tag: "HandlerFailed", client: client.name, request, problem: Cause.pretty(cause) })
     }
-    if (this.waiters.length > 0 && !this.isHolding()) this.wake()
   }
 
   private complete(client: Client, request: IoRequest, epoch: number, value: IoValue): boolean {
@@ -200,20 +309,15 @@ export class Dispatcher {
   }
 
   private answerConfigAddress(vcpu: number, request: IoRequest, value: number): void {
-    if (this.observers.length > 0) {
-      this.observeRequest(CONFIG_ADDRESS, request)
-      this.observeCompletion(CONFIG_ADDRESS, request, value)
-    }
     this.page.answer(vcpu, value)
+    if (this.observers.length > 0) this.observeAnswer(CONFIG_ADDRESS, request, value)
   }
 
   private answerUnhandled(vcpu: number, request: IoRequest): void {
     this.unhandled++
-    if (this.observers.length > 0) {
-      this.observeRequest(NOBODY, request)
-      this.observeCompletion(NOBODY, request, undefined)
-    }
+    // Before the observers, which may do anything: reset the VM, so that the slot is the hypervisor's.
     this.page.answer(vcpu, undefined)
+    if (this.observers.length > 0) this.observeAnswer(NOBODY, request, undefined)
     this.report({ _tag: "Unhandled", request, nearest: this.routes.nearest(request) })
   }
 
@@ -224,6 +328,15 @@ export class Dispatcher {
   private observeCompletion(client: string, request: IoRequest, value: IoValue): void {
     const read = SlotWords.guestReads(request, value)
     this.tell((observer) => observer.onComplete?.(client, request, read))
+  }
+
+  /** Both at once for each: one that came because of the first half must not hear the second alone. */
+  private observeAnswer(client: string, request: IoRequest, value: IoValue): void {
+    const read = SlotWords.guestReads(request, value)
+    this.tell((observer) => {
+      observer.onRequest?.(client, request)
+      observer.onComplete?.(client, request, read)
+    })
   }
 
   /** An observer that throws hears no more: the vCPU in whose stack it is called must not suffer for it. */
@@ -244,67 +357,103 @@ export class Dispatcher {
     this.events.tell(event)
   }
 
-  private readonly tellStep: StepObserver = (vcpu, epoch, from, command, to) => {
-    this.steps.tell({ _tag: "RequestTransition", vcpu: vcpu as VcpuId, epoch, from, command, to })
+  /** What of this dispatcher is shown beside its page. */
+  readonly pageUse: PageUse = {
+    holder: (vcpu) => this.holderOf(vcpu),
+    ranges: () => this.routes.sorted,
+    nearMisses: () =>
+      this.recent.flatMap((event) =>
+        event._tag === "Unhandled" ? [{ request: event.request, nearest: event.nearest }] : []
+      ).slice(-SHOWN_NEAR_MISSES)
   }
 
-  private isHolding(): boolean {
-    return this.inFlight.some((held) => held !== undefined) ||
-      this.starting.some(({ client }) => client !== undefined)
+  private holderOf(vcpu: number): Holder | undefined {
+    const held = this.inFlight[vcpu]
+    if (held !== undefined) {
+      const { client, request, since } = held
+      return { client: client.name, request, ageMs: ageOf(client.clock, since) }
+    }
+    const { client, request } = this.starting[vcpu]!
+    if (client !== undefined) return { client: client.name, request: request!, ageMs: undefined }
+    return byHand(this.page, vcpu)
   }
 
-  private wake(): void {
-    const waiters = this.waiters
-    this.waiters = []
-    for (const waiter of waiters) waiter()
+  /** Who holds requests, a name for each: clients, and programs by hand. */
+  private holders(): ReadonlyArray<string> {
+    return this.inFlight.flatMap((_, vcpu) => this.holderOf(vcpu)?.client ?? [])
   }
 
   /** Completes what a client holds (or every client, without one) with all-ones; the fibers are for the caller to end. */
-  private abandon(client: Client | undefined, by: number): Array<Fiber.Fiber<IoValue, unknown>> {
-    const fibers: Array<Fiber.Fiber<IoValue, unknown>> = []
+  private abandon(client: Client | undefined, by: number): Abandoned {
+    const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
+    const started: Array<Deferred.Deferred<void>> = []
+    // Guard: xen-f7039ee41b
     for (let vcpu = 0; vcpu < this.inFlight.length; vcpu++) {
       const held = this.inFlight[vcpu]
       if (held === undefined || (client !== undefined && held.client !== client)) continue
-      this.inFlight[vcpu] = undefined
-      fibers.push(held.fiber)
+      this.letGo(held)
+      this.awaitEnd(held.client, held.fiber)
       this.complete(held.client, held.request, held.epoch, undefined)
       this.report({ _tag: "Abandoned", client: held.client.name, request: held.request })
     }
+    // Guard: acrn-611944c01
     for (const starting of this.starting) {
       const { client: owner, epoch, request } = starting
       if (owner === undefined || (client !== undefined && owner !== client)) continue
       starting.endedBy = by
+      starting.ended ??= Deferred.makeUnsafe()
+      started.push(starting.ended)
       if (this.complete(owner, request!, epoch, undefined)) {
         this.report({ _tag: "Abandoned", client: owner.name, request: request! })
       }
     }
-    if (this.waiters.length > 0 && !this.isHolding()) this.wake()
-    return fibers
+    for (const [fiber, owner] of this.late) {
+      if (client === undefined || owner === client) fibers.push(fiber)
+    }
+    this.intake.requestOver()
+    return { fibers, started }
   }
 
-  private leaving: ReadonlyArray<Fiber.Fiber<unknown, unknown>> = []
+  private abandonHandClaims(): void {
+    for (let vcpu = 0; vcpu < this.page.vcpus; vcpu++) {
+      const claim = this.page.handClaim(vcpu)
+      if (claim !== undefined && this.page.completeByHand(vcpu, claim.epoch, undefined) === "Completed") {
+        this.report({ _tag: "Abandoned", client: BY_HAND, request: claim.request })
+      }
+    }
+  }
+
+  private leaving: Abandoned = { fibers: [], started: [] }
 
   /** Completes everything with all-ones and tells the fibers to end: a VM that is closed. */
   readonly abandonAll: Effect.Effect<void> = Effect.withFiber((self) => {
-    const fibers = others(this.abandon(undefined, self.id), self)
-    this.leaving = [...this.leaving, ...fibers]
+    this.abandonHandClaims()
+    const abandoned = this.abandon(undefined, self.id)
+    const fibers = others(abandoned.fibers, self)
+    this.leaving = {
+      fibers: [...this.leaving.fibers, ...fibers],
+      started: [...this.leaving.started, ...abandoned.started]
+    }
     for (const fiber of fibers) fiber.interruptUnsafe(self.id)
     return Effect.void
   })
 
   /** Waits for the fibers that {@link abandonAll} told to end. */
   readonly handlersEnded: Effect.Effect<void> = Effect.withFiber((self) =>
-    Effect.asVoid(Fiber.awaitAll(others(this.leaving, self)))
+    Effect.andThen(Fiber.awaitAll(others(this.leaving.fibers, self)), awaitStarted(this.leaving))
   )
 
   /** After the hypervisor cleared the slots: nothing of the old life completes in the new one. */
   readonly forgetAll: Effect.Effect<void> = Effect.suspend(() => {
     this.page.forgetAll()
     this.configAddress.reset()
-    const fibers = this.inFlight.flatMap((held) => held === undefined ? [] : [held.fiber])
-    this.inFlight.fill(undefined)
-    if (this.waiters.length > 0) this.wake()
-    return interruptOthers(fibers)
+    const forgotten = this.inFlight.filter((held) => held !== undefined)
+    for (const held of forgotten) {
+      this.letGo(held)
+      this.awaitEnd(held.client, held.fiber)
+    }
+    this.intake.requestOver()
+    return interruptOthers(forgotten.map(({ fiber }) => fiber))
   })
 
   private readonly enlist = <E, R>(options: Omit<IoClientOptions<E, R>, "ranges">) =>
@@ -313,8 +462,10 @@ export class Dispatcher {
       // The context gives the handler all of its R; erasing it keeps the hot path monomorphic.
       return {
         name: options.name,
-        handle: options.handle as Client["handle"],
+        handle: Context.get(context, AroundHandlers)(options.name, options.handle as RequestHandler),
         run,
+        clock: this.guestTime?.clock ?? Context.get(context, Clock.Clock),
+        deadline: options.deadline === undefined ? undefined : deadlineOf(options.deadline),
         requests: 0,
         isRetired: false
       }
@@ -326,7 +477,10 @@ export class Dispatcher {
       this.routes.removeOwner(client)
       this.clients.splice(this.clients.indexOf(client), 1)
       if (this.defaultClient === client) this.defaultClient = undefined
-      return interruptOthers(this.abandon(client, self.id))
+      const abandoned = this.abandon(client, self.id)
+      // Guard: cve-2021-36144
+      if (abandoned.fibers.length > 0) return Effect.andThen(interruptOthers(abandoned.fibers), awaitStarted(abandoned))
+      return awaitStarted(abandoned)
     })
 
   /** A client from when `claim` gave it its place, which it may refuse, until the scope closes. */
@@ -337,7 +491,7 @@ export class Dispatcher {
     Effect.acquireRelease(
       Effect.flatMap(this.enlist(options), (client) =>
         Effect.suspend(() => {
-          const refusal = claim(client)
+          const refusal = badDeadline(client) ?? claim(client)
           if (refusal !== undefined) return Effect.fail(new IoDispatcherError({ reason: refusal }))
           this.clients.push(client)
           return Effect.succeed(client)
@@ -363,8 +517,11 @@ export class Dispatcher {
   private handleOf(client: Client): IoClient {
     const attempt = (change: () => IoDispatcherErrorReason | undefined) =>
       Effect.suspend(() => {
-        const refusal = client.isRetired ? { _tag: "Closed", client: client.name } as const : change()
-        return refusal === undefined ? Effect.void : Effect.fail(new IoDispatcherError({ reason: refusal }))
+        const refuse = (reason: IoDispatcherErrorReason) => Effect.fail(new IoDispatcherError({ reason }))
+        // Guard: cve-2021-36145
+        if (client.isRetired) return refuse({ _tag: "Closed", client: client.name })
+        const refusal = change()
+        return refusal === undefined ? Effect.void : refuse(refusal)
       })
     return {
       name: client.name,
@@ -374,47 +531,13 @@ export class Dispatcher {
     }
   }
 
-  private readonly proceed: Effect.Effect<void> = Effect.sync(() => {
-    if (this.drains === 0) return
-    this.drains = 0
-    this.serve(undefined)
-  })
+  /** Holds new requests back until {@link resume} and waits for those that are held; `proceed` does not end it. */
+  readonly pause = this.intake.pause
 
-  /** One drain did not succeed; another may still hold requests back. */
-  private readonly giveUp: Effect.Effect<void> = Effect.suspend(() => {
-    if (this.drains > 1) this.drains--
-    else return this.proceed
-    return Effect.void
-  })
+  /** A pause that did not come to be. */
+  readonly unpause = this.intake.unpause
 
-  private readonly drain = (deadline: Duration.Input = DEFAULT_DEADLINE): Effect.Effect<void, IoDispatcherError> =>
-    Effect.suspend(() => {
-      this.drains++
-      if (!this.isHolding()) return Effect.void
-      const settled = Effect.callback<void>((resume) => {
-        const waiter = () => resume(Effect.void)
-        this.waiters.push(waiter)
-        return Effect.sync(() => {
-          this.waiters = this.waiters.filter((other) => other !== waiter)
-        })
-      })
-      return Effect.timeoutOrElse(settled, {
-        duration: deadline,
-        orElse: () =>
-          Effect.suspend(() => {
-            const clients = this.inFlight.flatMap((held) => held === undefined ? [] : [held.client.name])
-            return Effect.fail(
-              new IoDispatcherError({
-                reason: {
-                  _tag: "DrainTimeout",
-                  clients,
-                  deadlineMs: Duration.toMillis(Duration.fromInputUnsafe(deadline))
-                }
-              })
-            )
-          })
-      })
-    }).pipe(Effect.onError(() => this.giveUp))
+  readonly resume = this.intake.resume
 
   private readonly observe = (observer: RequestObserver) =>
     Effect.acquireRelease(
@@ -436,16 +559,30 @@ export class Dispatcher {
     ]),
     recentEvents: Effect.sync(() => [...this.recent]),
     events: this.events.stream,
-    transitions: this.steps.stream,
+    transitions: this.transitions.stream,
+    transitionsLost: Effect.sync(() => this.transitions.lost),
     observe: this.observe,
-    drain: this.drain,
-    proceed: this.proceed
+    drain: this.intake.drain,
+    proceed: this.intake.proceed
   })
 }
+
+const deadlineOf = (deadline: Duration.Input): Deadline => {
+  const millis = millisOf(deadline)
+  return { millis, wait: Effect.sleep(millis) }
+}
+
+const badDeadline = ({ deadline, name }: Client): IoDispatcherErrorReason | undefined =>
+  deadline === undefined || isInterval(deadline.millis)
+    ? undefined
+    : { _tag: "BadDeadline", client: name, deadlineMs: deadline.millis }
 
 /** A handler may close its own client or VM: it cannot wait for itself to end. */
 const others = (fibers: ReadonlyArray<Fiber.Fiber<unknown, unknown>>, self: Fiber.Fiber<unknown, unknown>) =>
   fibers.filter((fiber) => fiber.id !== self.id)
+
+const awaitStarted = ({ started }: Abandoned): Effect.Effect<void> =>
+  Effect.forEach(started, Deferred.await, { discard: true })
 
 const interruptOthers = (fibers: ReadonlyArray<Fiber.Fiber<unknown, unknown>>): Effect.Effect<void> =>
   Effect.withFiber((self) => Fiber.interruptAll(others(fibers, self)))

@@ -9,20 +9,20 @@ export class Listeners<A> {
   /** What happens from now on; a slow reader keeps the newest. */
   readonly stream: Stream.Stream<A>
   private listeners: ReadonlyArray<(value: A) => void> = []
-  private readonly onChange: (isHeard: boolean) => void
 
-  /** `onChange` learns whether anybody listens, for what need not be made when nobody does. */
-  constructor(bufferSize: number, onChange: (isHeard: boolean) => void = () => undefined) {
-    this.onChange = onChange
+  constructor(bufferSize: number) {
     this.stream = Stream.callback<A>(
       (queue) =>
         Effect.acquireRelease(
           Effect.sync(() => {
             const listener = (value: A) => Queue.offerUnsafe(queue, value)
-            this.set([...this.listeners, listener])
+            this.listeners = [...this.listeners, listener]
             return listener
           }),
-          (listener) => Effect.sync(() => this.set(this.listeners.filter((other) => other !== listener)))
+          (listener) =>
+            Effect.sync(() => {
+              this.listeners = this.listeners.filter((other) => other !== listener)
+            })
         ),
       { bufferSize, strategy: "sliding" }
     )
@@ -30,10 +30,5 @@ export class Listeners<A> {
 
   tell(value: A): void {
     for (const listener of this.listeners) listener(value)
-  }
-
-  private set(listeners: ReadonlyArray<(value: A) => void>): void {
-    this.listeners = listeners
-    this.onChange(listeners.length > 0)
   }
 }

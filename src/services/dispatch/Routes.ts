@@ -8,6 +8,7 @@ import type { IoRequest } from "../../domain/IoRequest.ts"
 import { MmioMap, PciMap, PortMap } from "../../domain/RangeMaps.ts"
 import type { IoDispatcherErrorReason } from "../IoDispatcher.ts"
 import type { Client } from "./Client.ts"
+import type { OwnedRange } from "./PageUse.ts"
 
 interface Route {
   readonly range: IoRange.IoRange
@@ -45,6 +46,7 @@ export class Routes {
     const wanted: Array<Route> = []
     for (const range of ranges) {
       const checked = checkRange(range)
+      // Guard: cve-2017-15591
       if (Result.isFailure(checked)) {
         return { _tag: "BadRange", client: owner.name, problem: checked.failure.message }
       }
@@ -52,7 +54,8 @@ export class Routes {
       if (taken !== undefined) {
         return { _tag: "Overlap", client: owner.name, range, owner: taken.owner.name, owned: taken.range }
       }
-      wanted.push({ range, owner })
+      // The copy that was checked: the caller's own object can change once it is in the tables.
+      wanted.push({ range: checked.success, owner })
     }
     for (const route of wanted) this.insert(route)
     return undefined
@@ -60,6 +63,7 @@ export class Routes {
 
   remove(owner: Client, range: IoRange.IoRange): IoDispatcherErrorReason | undefined {
     const route = this.own(owner, range)
+    // Guard: cve-2021-36145
     if (route === undefined) return { _tag: "NoSuchRange", client: owner.name, range }
     this.delete(route)
     return undefined
@@ -74,12 +78,22 @@ export class Routes {
     return refusal
   }
 
+  // Guard: cve-2021-36145
   removeOwner(owner: Client): void {
     for (const route of this.routes.filter((each) => each.owner === owner)) this.delete(route)
   }
 
+  /** Every range, by space and address: ports, MMIO, PCI functions, and the rest of PCI. */
+  get sorted(): Array<OwnedRange> {
+    return this.routes
+      .map(({ owner, range }) => ({ client: owner.name, range }))
+      .toSorted((a, b) =>
+        SPACES.indexOf(a.range._tag) - SPACES.indexOf(b.range._tag) || placeOf(a.range) - placeOf(b.range)
+      )
+  }
+
   /** The ranges of the request's space that begin or end closest to it, for messages. */
-  nearest(request: IoRequest): Array<{ readonly client: string; readonly range: IoRange.IoRange }> {
+  nearest(request: IoRequest): Array<OwnedRange> {
     const address = "port" in request ? request.port : "address" in request ? request.address : undefined
     if (address === undefined) return []
     const space = "port" in request ? "Port" : "Mmio"
@@ -126,6 +140,21 @@ export class Routes {
       case "PciAny":
         return this.pci.setRest(undefined)
     }
+  }
+}
+
+const SPACES: ReadonlyArray<IoRange.IoRange["_tag"]> = ["Port", "Mmio", "PciFunction", "PciAny"]
+
+/** Where a range begins in its space. */
+const placeOf = (range: IoRange.IoRange): number => {
+  switch (range._tag) {
+    case "Port":
+    case "Mmio":
+      return range.start
+    case "PciFunction":
+      return range.bus << 8 | range.device << 3 | range.function
+    case "PciAny":
+      return 0
   }
 }
 

@@ -27,11 +27,16 @@ import { checkOptions } from "./capability.ts"
 import { makeHandles } from "./handles.ts"
 import { makeMemory } from "./memory.ts"
 import { refuse, refusedAt } from "./refusal.ts"
+import { destroyWith, Undestroyed } from "./Undestroyed.ts"
 import { VmCore } from "./VmCore.ts"
+import { wholly } from "./wholly.ts"
 
 type Create = (options: VmOptions) => Effect.Effect<CreatedVm, VirtualMachineError, Scope.Scope>
 
-export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> = Effect.gen(function*() {
+/** `rescanMs` is how often every page is looked at without an upcall; without it, never. */
+export const makeCreateWith = Effect.fnUntraced(function*(
+  rescanMs: number | undefined
+): Effect.fn.Return<Create, never, Hypervisor | Scope.Scope> {
   const gate = yield* HypercallGate
   const memory = yield* ServiceMemory
   const upcalls = yield* Upcalls
@@ -42,21 +47,48 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
   const host = hostTime.scheduler.makeDispatcher()
   const dispatchers = new Map<number, Dispatcher>()
   const roots = new Set<Scope.Closeable>()
+  const undestroyed = new Undestroyed(hypercalls)
   let created = 0
 
   yield* upcalls.register((hint) => {
     if (hint !== undefined) dispatchers.get(hint.vmId)?.serve(hint.vcpu)
-    else for (const dispatcher of dispatchers.values()) dispatcher.serve(undefined)
+    else serveAll([...dispatchers.values()])
   })
 
+  if (rescanMs !== undefined) {
+    yield* Effect.sleep(rescanMs).pipe(
+      Effect.andThen(Effect.sync(() => serveAll([...dispatchers.values()]))),
+      // A page that cannot be looked at now may be at the next interval.
+      Effect.catchCause((cause) =>
+        Effect.logError(`a page of I/O requests could not be looked at: ${Cause.pretty(cause)}`)
+      ),
+      Effect.forever,
+      Effect.forkScoped({ startImmediately: true })
+    )
+  }
+
   // A VM that outlives what serves its requests would wait for ever at its first one.
-  yield* Effect.addFinalizer((exit) => Effect.forEach([...roots], (root) => Scope.close(root, exit), { discard: true }))
+  yield* Effect.addFinalizer((exit) =>
+    Effect.andThen(
+      Effect.forEach([...roots], (root) => Scope.close(root, exit), { discard: true }),
+      undestroyed.retry
+    )
+  )
 
   const build = Effect.fnUntraced(function*(options: Required<VmOptions>, root: Scope.Scope) {
     const { memoryBytes, name, vcpus } = options
     const core = new VmCore(name)
     // Scopes close in reverse: VM first, then its handlers, its devices, and its memory.
-    const memoryScope = yield* Scope.fork(root)
+    const memoryScope = yield* Scope.make()
+    /** What the hypervisor calls the VM, while it has it. */
+    let idInHypervisor: number | undefined
+    yield* Scope.addFinalizerExit(root, (exit) => {
+      // Guard: destroy-order
+      if (idInHypervisor !== undefined) {
+        return undestroyed.keep(idInHypervisor, name, Scope.close(memoryScope, exit))
+      }
+      return Scope.close(memoryScope, exit)
+    })
     const deviceScope = yield* Scope.fork(root)
     const handlerScope = yield* Scope.fork(root)
     const vmScope = yield* Scope.fork(root)
@@ -69,17 +101,18 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
       Effect.mapError(refusedAt(name, "get its I/O request page"))
     )
 
-    const destroy = (id: number) =>
-      hypercalls.pauseVm(id).pipe(
-        Effect.andThen(hypercalls.destroyVm(id)),
-        Effect.andThen(Effect.sync(() => {
-          core.recordEnd()
-          core.endLife()
-        })),
-        Effect.catch((error) => Effect.logWarning(`VM "${name}" was not destroyed: ${error.message}`))
-      )
+    // Guard: destroy-order
+    const destroy = Effect.fnUntraced(function*(id: number) {
+      yield* destroyWith(hypercalls, id)
+      idInHypervisor = undefined
+      core.recordEnd()
+      core.endLife()
+    }, Effect.catch((error) => Effect.logWarning(`VM "${name}" was not destroyed: ${error.message}`)))
     const { vmId } = yield* Effect.acquireRelease(
-      hypercalls.createVm({ cpuAffinity: (1n << BigInt(vcpus)) - 1n }),
+      Effect.tap(hypercalls.createVm({ cpuAffinity: (1n << BigInt(vcpus)) - 1n }), (vm) => {
+        idInHypervisor = vm.vmId
+        return undestroyed.reissued(vm.vmId)
+      }),
       (vm) => core.close(destroy(vm.vmId))
     ).pipe(Scope.provide(vmScope), Effect.mapError(refusedAt(name, "be created")))
 
@@ -101,7 +134,10 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
           core.close(
             Effect.ignore(hypercalls.pauseVm(vmId)).pipe(
               Effect.andThen(serving.abandonAll),
-              Effect.andThen(Effect.sync(() => dispatchers.delete(vmId)))
+              Effect.andThen(Effect.sync(() => {
+                dispatchers.delete(vmId)
+                serving.page.shut()
+              }))
             )
           )
         )
@@ -166,16 +202,29 @@ export const makeCreate: Effect.Effect<Create, never, Hypervisor | Scope.Scope> 
     const problem = checkOptions(gate.profile, options)
     if (problem !== undefined) return yield* refuse(problem)
     created++
+    yield* undestroyed.retry
     // A VM that could not be made wholly is unmade at once, not when its owner's scope closes.
     const root = yield* Scope.fork(yield* Effect.scope)
     yield* Scope.addFinalizer(root, Effect.sync(() => roots.delete(root)))
     roots.add(root)
-    return yield* Effect.onExit(
-      build(options, root),
-      (exit) => Exit.isFailure(exit) ? Scope.close(root, exit) : Effect.void
-    )
+    return yield* wholly(root)(build(options, root))
   })
 })
+
+export const makeCreate = makeCreateWith(undefined)
+
+/** Looks at every page. One that cannot be looked at keeps no other VM waiting. */
+const serveAll = (dispatchers: ReadonlyArray<Dispatcher>): void => {
+  for (const [i, dispatcher] of dispatchers.entries()) {
+    // Guard: acrn-kernel-247
+    try {
+      dispatcher.serve(undefined)
+    } catch (defect) {
+      serveAll(dispatchers.slice(i + 1))
+      throw defect
+    }
+  }
+}
 
 /** Forks in guest time: what the fiber sleeps is the guest's time, what it yields to is the guest's scheduler. */
 const forkIn = (time: GuestTime) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>

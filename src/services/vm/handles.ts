@@ -4,7 +4,6 @@
 import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import { hex } from "../../domain/Address.ts"
@@ -22,6 +21,7 @@ import { beyond } from "./capability.ts"
 import type { VmMemory } from "./memory.ts"
 import { refuse, refusedAt } from "./refusal.ts"
 import type { VmCore } from "./VmCore.ts"
+import { wholly } from "./wholly.ts"
 
 interface Parts {
   readonly core: VmCore
@@ -55,7 +55,7 @@ export const makeHandles = (parts: Parts): CreatedVm => {
     memoryBytes: machine.memoryBytes,
     memory: machine.memory,
     io: dispatcher.service,
-    requests: IoRequestBuffer.fromPage(dispatcher.page),
+    requests: IoRequestBuffer.fromPage(dispatcher.page, dispatcher.pageUse),
     machine,
     state: Effect.sync(() => core.state),
     transitions: Effect.sync(() => [...core.transitions]),
@@ -66,7 +66,7 @@ export const makeHandles = (parts: Parts): CreatedVm => {
           Effect.provideService(Machine, machine),
           Effect.provideService(Scope.Scope, scope),
           // A device that could not be made wholly is unmade: a half of it must not answer the guest.
-          Effect.onExit((exit) => Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void)
+          wholly(scope)
         )
       }) as Effect.Effect<A, E, Exclude<R, Machine | Scope.Scope>>,
     registers: (vcpu) =>
@@ -150,13 +150,13 @@ export const makeHandles = (parts: Parts): CreatedVm => {
     const at: At = { generation: core.generation, state: "Running" }
     const ended = core.ended
     const pauseWithin = (deadline?: Duration.Input) => {
-      const drained = dispatcher.service.drain(deadline).pipe(
+      const drained = dispatcher.pause(deadline).pipe(
         Effect.mapError((error) =>
           new VirtualMachineError({ reason: { _tag: "NotDrained", vm: core.name, problem: error.message } })
         )
       )
-      const paused = Effect.tapError(pauseHypercall, () => dispatcher.service.proceed)
-      return Effect.map(core.take(at, "Pause", drained, paused, dispatcher.service.proceed), pausedVm)
+      const paused = Effect.tapError(pauseHypercall, () => dispatcher.unpause)
+      return Effect.map(core.take(at, "Pause", drained, paused, dispatcher.unpause), pausedVm)
     }
     return {
       ...common,
@@ -180,14 +180,14 @@ export const makeHandles = (parts: Parts): CreatedVm => {
           problem: `${gate.profile.name} answered ${result}`
         })
       }
-      yield* dispatcher.service.proceed
+      yield* dispatcher.resume
     })
     const reset = Effect.gen(function*() {
       yield* hypercalls.resetVm(vmId).pipe(Effect.mapError(refused("be reset")))
       yield* dispatcher.forgetAll
       yield* resetDevices
       core.endLife()
-      yield* dispatcher.service.proceed
+      yield* dispatcher.resume
     })
     return {
       ...stopped(at),

@@ -78,6 +78,17 @@ export const makeMemory = (options: {
     }, { discard: true })
   )
 
+  // A hypervisor that refuses to map a region may have mapped it, or a part of it.
+  const isTakenAway = (mapped: MemoryRegion.MappedRegion): Effect.Effect<boolean> =>
+    Effect.match(hypercalls.setMemoryRegions(vmId, [MemoryRegion.toUnmapOp(mapped)]), {
+      onSuccess: () => true,
+      onFailure: () => false
+    })
+
+  const keepUntilTheEnd = (scope: Scope.Closeable): void => {
+    for (const [region, each] of grants) if (each === scope) grants.delete(region)
+  }
+
   const map: VmMemory["map"] = (wanted) =>
     Effect.suspend(() => {
       const { bytes, guestAddress } = wanted
@@ -99,8 +110,9 @@ export const makeMemory = (options: {
         return refuse(beyond(profile, "RAM at guest address", guestAddress, "one block from address 0"))
       }
       // What the guest never got is given back at once; the rest when none of it is mapped any more, or the VM ends.
-      const mapIn = (scope: Scope.Closeable) =>
-        memory.allocate({ bytes, purpose: { _tag: "GuestRam", vmId } }).pipe(
+      const mapIn = (scope: Scope.Closeable) => {
+        let mayBeMapped = false
+        return memory.allocate({ bytes, purpose: { _tag: "GuestRam", vmId } }).pipe(
           Scope.provide(scope),
           Effect.mapError(refused("get RAM")),
           Effect.tap((region) => Effect.sync(() => grants.set(region, scope))),
@@ -115,14 +127,26 @@ export const makeMemory = (options: {
           ),
           Effect.tap((mapped) =>
             hypercalls.setMemoryRegions(vmId, [MemoryRegion.toMapOp(mapped)]).pipe(
+              Effect.tapError((error) =>
+                error.reason._tag === "Refused"
+                  ? Effect.map(isTakenAway(mapped), (isGone) => {
+                    mayBeMapped = !isGone
+                  })
+                  : Effect.void
+              ),
               Effect.mapError(refused("map RAM"))
             )
           ),
           Effect.tap((mapped) => Effect.sync(() => guestMap.add(mapped))),
-          Effect.onExit((exit) =>
-            Exit.isFailure(exit) ? Effect.andThen(Scope.close(scope, exit), releaseUnmapped) : Effect.void
-          )
+          Effect.onExit((exit) => {
+            // Guard: destroy-order
+            if (mayBeMapped) return Effect.sync(() => keepUntilTheEnd(scope))
+            // Guard: cve-2022-1651
+            if (Exit.isFailure(exit)) return Effect.andThen(Scope.close(scope, exit), releaseUnmapped)
+            return Effect.void
+          })
         )
+      }
       return Effect.uninterruptible(Effect.flatMap(Scope.fork(memoryScope), mapIn))
     })
 

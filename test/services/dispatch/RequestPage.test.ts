@@ -1,10 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Arbitrary, Schema } from "effect"
+import { Arbitrary, Effect, Schema, Stream } from "effect"
 import * as Slot from "../../../src/domain/abi/IoRequestSlot.ts"
 import { SLOT_BYTES } from "../../../src/domain/Limits.ts"
 import { RequestTransition } from "../../../src/domain/RequestState.ts"
 import { RequestPage } from "../../../src/services/dispatch/RequestPage.ts"
+import { TransitionRing } from "../../../src/services/dispatch/TransitionRing.ts"
 import { Complete, FakePage, Free, Pending, Processing } from "../../support/FakePage.ts"
+import { turns } from "../../support/machines.ts"
 
 const make = (vcpus = 2) => {
   const fake = new FakePage()
@@ -228,47 +230,66 @@ describe("RequestPage", () => {
     Corrupt: { vcpu: Schema.Literals([0, 1]), state: Schema.Literals([0, 1, 2, 3, 4]) }
   })
 
-  it.prop("whatever happens, only legal steps are taken, and each claim is completed once at most", [
+  it.effect.prop("whatever happens, only legal steps are taken, and each claim is completed once at most", [
     Arbitrary.array(Arbitrary.schema(Step), { minLength: 5, maxLength: 60 })
-  ], ([steps]) => {
-    const { fake, page } = make()
-    const isLegal = Schema.is(RequestTransition)
-    const claims: Array<{ readonly vcpu: number; readonly epoch: number; done: boolean }> = []
-    page.observer = (vcpu, epoch, from, command, to) =>
-      assert.isTrue(isLegal({ _tag: "RequestTransition", vcpu, epoch, from, command, to }))
-    for (const step of steps) {
-      switch (step._tag) {
-        case "Submit":
-          if (fake.state(step.vcpu) === Free) fake.submit(step.vcpu, {})
-          break
-        case "Serve":
-          if (page.look(step.vcpu) !== "Request") break
-          if (step.answer) page.answer(step.vcpu, 1)
-          else claims.push({ vcpu: step.vcpu, epoch: page.claim(step.vcpu), done: false })
-          break
-        case "Complete": {
-          const claim = claims[step.claim % claims.length]
-          if (claim === undefined) break
-          const outcome = page.complete(claim.vcpu, claim.epoch, 1)
-          if (outcome === "Completed") {
-            assert.isFalse(claim.done)
-            claim.done = true
+  ], ([steps]) =>
+    Effect.gen(function*() {
+      const { fake, page } = make()
+      const isLegal = Schema.is(RequestTransition)
+      const claims: Array<{ readonly vcpu: number; readonly epoch: number; done: boolean }> = []
+      const taken: Array<RequestTransition> = []
+      const ring: TransitionRing = new TransitionRing((isRead) => {
+        page.transitions = isRead ? ring : undefined
+      })
+      yield* Effect.forkChild(Stream.runForEachArray(ring.stream, (batch) => Effect.sync(() => taken.push(...batch))), {
+        startImmediately: true
+      })
+      let answered = 0
+      for (const step of steps) {
+        switch (step._tag) {
+          case "Submit":
+            if (fake.state(step.vcpu) === Free) fake.submit(step.vcpu, {})
+            break
+          case "Serve":
+            if (page.look(step.vcpu) !== "Request") break
+            if (step.answer) {
+              answered++
+              page.answer(step.vcpu, 1)
+            } else claims.push({ vcpu: step.vcpu, epoch: page.claim(step.vcpu), done: false })
+            break
+          case "Complete": {
+            const claim = claims[step.claim % claims.length]
+            if (claim === undefined) break
+            const outcome = page.complete(claim.vcpu, claim.epoch, 1)
+            if (outcome === "Completed") {
+              assert.isFalse(claim.done)
+              claim.done = true
+            }
+            break
           }
-          break
+          case "Take":
+            if (fake.state(step.vcpu) === Complete) fake.setState(step.vcpu, Free)
+            break
+          case "Reset":
+            for (const vcpu of [0, 1]) fake.setState(vcpu, Free)
+            page.forgetAll()
+            break
+          case "Corrupt":
+            fake.setState(step.vcpu, step.state)
+            break
         }
-        case "Take":
-          if (fake.state(step.vcpu) === Complete) fake.setState(step.vcpu, Free)
-          break
-        case "Reset":
-          for (const vcpu of [0, 1]) fake.setState(vcpu, Free)
-          page.forgetAll()
-          break
-        case "Corrupt":
-          fake.setState(step.vcpu, step.state)
-          break
       }
-    }
-    assert.isTrue(fake.accesses.every(({ access, offset }) => access !== "store" || offset < 2 * SLOT_BYTES))
-    assert.isTrue(fake.accesses.filter(({ access }) => access === "load").every(({ offset }) => !isRequestWord(offset)))
-  }, { arbitrary: { runs: 300 } })
+      yield* turns(2)
+      assert.isTrue(taken.every(isLegal))
+      const count = (wanted: string) => taken.filter(({ command }) => command === wanted).length
+      assert.deepStrictEqual(["Claim", "Complete", "Answer"].map(count), [
+        claims.length,
+        claims.filter(({ done }) => done).length,
+        answered
+      ])
+      assert.isTrue(fake.accesses.every(({ access, offset }) => access !== "store" || offset < 2 * SLOT_BYTES))
+      assert.isTrue(
+        fake.accesses.filter(({ access }) => access === "load").every(({ offset }) => !isRequestWord(offset))
+      )
+    }), { arbitrary: { runs: 300 } })
 })
