@@ -7,8 +7,16 @@
  * @since 0.1.0
  */
 export * as Arbitraries from "./Arbitraries.ts"
+export * as DyingClients from "./DyingClients.ts"
+export * as Explorer from "./Explorer.ts"
+export * as FaultyGate from "./FaultyGate.ts"
+export * as FaultyUpcalls from "./FaultyUpcalls.ts"
 export * as Generator from "./Generator.ts"
 export * as GuestProgram from "./GuestProgram.ts"
 export * as GuestRun from "./GuestRun.ts"
+export * as HostilePage from "./HostilePage.ts"
+export * as HypercallSequence from "./HypercallSequence.ts"
+export * as Law from "./Law.ts"
+export * as SlotHistory from "./SlotHistory.ts"
 export * as TestMachine from "./TestMachine.ts"
 export * as Trace from "./Trace.ts"
