@@ -13,14 +13,18 @@ import { figure as emulatedPio } from "./emulated-pio.ts"
 import { type Figure, line, QUICK } from "./harness.ts"
 import { figure as importTime } from "./import-time.ts"
 import { figure as simGuestMips } from "./sim-guest-mips.ts"
+import { figure as simSlotObserved } from "./sim-slot-observed.ts"
 import { figure as simSlotRoundTrip } from "./sim-slot-round-trip.ts"
 import { figure as simSlowHandler } from "./sim-slow-handler.ts"
 import { figure as simVmCreateDestroy } from "./sim-vm-create-destroy.ts"
+import { figure as stuckClient } from "./stuck-client.ts"
 
 const figures: ReadonlyArray<Figure> = [
   simSlotRoundTrip,
+  simSlotObserved,
   simSlowHandler,
   dispatchTrip,
+  stuckClient,
   simGuestMips,
   emulatedPio,
   emulatedPause,

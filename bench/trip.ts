@@ -4,11 +4,11 @@
  * place of the IN.
  */
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import * as IoRange from "../src/domain/IoRange.ts"
-import type { IoRequest } from "../src/domain/IoRequest.ts"
 import * as Simulated from "../src/layers/Simulated.ts"
 import * as VirtualMachine from "../src/services/VirtualMachine.ts"
-import { body, difference, randomAddresses, start } from "./guest.ts"
+import { body, difference, type Guest, randomAddresses, start } from "./guest.ts"
 import { compare, type Figure, measurement, type Sampler } from "./harness.ts"
 
 const CLIENTS = 64
@@ -24,35 +24,50 @@ export const ranges = starts.map((first) => ({ start: first, end: first + PORTS 
 /** What every handler answers to a read. */
 export const answerOf = (port: number): number => port & 0xff
 
+type Handle = (answer: number) => Effect.Effect<number>
+
+/** A guest whose first loop makes trips, and whose second one is the loop alone. */
+export const tripGuest = (handle: Handle) =>
+  start({
+    bodies: [body.in, body.move],
+    addresses,
+    prepare: (vm) =>
+      Effect.forEach(
+        ranges,
+        (range, i) =>
+          vm.io.register({
+            name: `client ${i}`,
+            ranges: [IoRange.ports(range.start, range.end)],
+            handle: (request) => handle(request._tag === "PortRead" ? answerOf(request.port) : 0)
+          }),
+        { discard: true }
+      )
+  })
+
+/** The time of a trip. */
+export const tripOf = (guest: Guest): Sampler => difference(guest, 0, 1)
+
+export const onSimulated = <A, E>(measuring: Effect.Effect<A, E, VirtualMachine.VirtualMachine | Scope.Scope>) =>
+  measuring.pipe(
+    Effect.scoped,
+    Effect.provide(VirtualMachine.layer),
+    Effect.provide(Simulated.layer),
+    Effect.runPromise
+  )
+
 export const tripFigure = (options: {
   readonly metric: string
   readonly atMost: number
-  readonly handle: (answer: number) => Effect.Effect<number>
+  readonly handle: Handle
   readonly peer: { readonly name: string; readonly sampler: Sampler }
 }): Figure => ({
   metric: options.metric,
   unit: "ns",
   aim: { of: "value", atMost: options.atMost },
   run: () =>
-    Effect.gen(function*() {
-      const handle = (request: IoRequest) => options.handle(request._tag === "PortRead" ? answerOf(request.port) : 0)
-      const guest = yield* start({
-        bodies: [body.in, body.move],
-        addresses,
-        prepare: (vm) =>
-          Effect.forEach(
-            ranges,
-            (range, i) =>
-              vm.io.register({ name: `client ${i}`, ranges: [IoRange.ports(range.start, range.end)], handle }),
-            { discard: true }
-          )
-      })
-      const result = yield* Effect.promise(() => compare(difference(guest, 0, 1), options.peer.sampler))
+    onSimulated(Effect.gen(function*() {
+      const guest = yield* tripGuest(options.handle)
+      const result = yield* Effect.promise(() => compare(tripOf(guest), options.peer.sampler))
       return measurement(result, options.peer.name)
-    }).pipe(
-      Effect.scoped,
-      Effect.provide(VirtualMachine.layer),
-      Effect.provide(Simulated.layer),
-      Effect.runPromise
-    )
+    }))
 })

@@ -7,7 +7,7 @@ const run = (...args: ReadonlyArray<string>) => spawnSync(process.execPath, [run
 
 describe("npm run bench", () => {
   it("prints a line of JSON for a figure, with its peer and the ratio of the two", () => {
-    const { status, stdout } = run("--quick", "slot_round_trip")
+    const { status, stdout } = run("--quick", "slot_round_trip_ns")
     assert.strictEqual(status, 0)
     const lines = stdout.trimEnd().split("\n").map((line) => JSON.parse(line))
     assert.strictEqual(lines.length, 1)
