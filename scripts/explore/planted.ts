@@ -19,6 +19,8 @@ export interface Planted {
 
 const PAGE = "src/services/dispatch/RequestPage.ts"
 const DISPATCHER = "src/services/dispatch/Dispatcher.ts"
+const CLIENTS = "src/services/dispatch/Clients.ts"
+const ABANDONMENT = "src/services/dispatch/Abandonment.ts"
 const INTAKE = "src/services/dispatch/Intake.ts"
 const UPCALLS = "src/services/Upcalls.ts"
 const CREATE = "src/services/vm/create.ts"
@@ -102,18 +104,14 @@ const clients: ReadonlyArray<Planted> = [
   plant(
     "a client's ranges are freed after its fibers have ended",
     "client destroy",
-    DISPATCHER,
+    CLIENTS,
     [`      this.routes.removeOwner(client)\n`, ``],
     [
-      `return Effect.andThen(interruptOthers(abandoned.fibers), awaitStarted(abandoned))`,
-      `return Effect.andThen(interruptOthers(abandoned.fibers), Effect.sync(() => this.routes.removeOwner(client)))`
-    ],
-    [
-      `      return awaitStarted(abandoned)`,
-      `      return Effect.sync(() => this.routes.removeOwner(client))`
+      `      return this.end(client, self)`,
+      `      return Effect.andThen(this.end(client, self), Effect.sync(() => this.routes.removeOwner(client)))`
     ]
   ),
-  plant("a client's release does not wait for its fibers", "client destroy", DISPATCHER, [
+  plant("a client's release does not wait for its fibers", "client destroy", ABANDONMENT, [
     `Fiber.interruptAll(others(fibers, self))`,
     `Effect.sync(() => {
     for (const fiber of others(fibers, self)) fiber.interruptUnsafe(self.id)
@@ -122,23 +120,21 @@ const clients: ReadonlyArray<Planted> = [
   plant(
     "a client's release forgets a handler that is being started",
     "client destroy inside of a handler",
-    DISPATCHER,
+    ABANDONMENT,
     [
-      `      return awaitStarted(abandoned)`,
-      `      return Effect.void`
+      `    return awaitStarted(abandoned)`,
+      `    return Effect.void`
     ]
   ),
-  plant("a client's release forgets a handler that the VM's close ends", "VM destroy and client destroy", DISPATCHER, [
-    `      this.awaitEnd(held.client, held.fiber)
-      this.complete(`,
-    `      fibers.push(held.fiber)
-      this.complete(`
+  plant("a client's release forgets a handler that the VM's close ends", "VM destroy and client destroy", ABANDONMENT, [
+    `    const fibers = inFlight.lateOf(client)`,
+    `    const fibers = inFlight.lateOf(client).filter((fiber) => !this.leaving.fibers.includes(fiber))`
   ]),
   plant("a request that was taken away meanwhile is held", "client destroy inside of a handler", DISPATCHER, [
     `    if (!this.isClaimed(vcpu, epoch)) {
-      // The request`,
+      this.inFlight.endStarted(`,
     `    if (fiber.pollUnsafe() !== undefined) {
-      // The request`
+      this.inFlight.endStarted(`
   ])
 ]
 
@@ -183,7 +179,7 @@ const life: ReadonlyArray<Planted> = [
   plant("upcalls still reach the page of a VM that is closed", "VM destroy", CREATE, [
     `                dispatchers.delete(vmId)
                 serving.page.shut()`,
-    `                roots.delete(root as Scope.Closeable)`
+    ``
   ])
 ]
 

@@ -16,7 +16,7 @@ export interface OwnedRange {
   readonly range: IoRange
 }
 
-interface NearMiss {
+export interface NearMiss {
   readonly request: IoRequest
   readonly nearest: ReadonlyArray<OwnedRange>
 }

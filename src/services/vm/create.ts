@@ -1,33 +1,31 @@
 /**
- * Creating a VM: capability check, page, hypercalls, RAM, and the finalizers in the order that the protocol wants
- * (the hypervisor forgets the VM first, then memory goes).
+ * Creating a VM out of its parts, each given back in the order that the protocol wants (the hypervisor forgets the VM
+ * first, then memory goes), and finding the VM that an upcall is for.
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
-import type * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scheduler from "effect/Scheduler"
 import * as Scope from "effect/Scope"
 import type { EndReason } from "../../domain/EndReason.ts"
-import { PAGE_BYTES } from "../../domain/Limits.ts"
 import { Dispatcher } from "../dispatch/Dispatcher.ts"
-import { inGuestTime } from "../dispatch/guestContext.ts"
 import * as GuestMemory from "../GuestMemory.ts"
 import { HypercallGate } from "../HypercallGate.ts"
 import * as Hypercalls from "../Hypercalls.ts"
 import { GuestEnds, type GuestTime, GuestTimes, type Hypervisor } from "../Hypervisor.ts"
-import { Machine } from "../Machine.ts"
-import { ServiceMemory } from "../ServiceMemory.ts"
+import { ServiceMemory, type ServicePage } from "../ServiceMemory.ts"
 import { Upcalls } from "../Upcalls.ts"
 import type { VirtualMachineError } from "../VirtualMachineError.ts"
 import type { CreatedVm, VmOptions } from "../Vm.ts"
+import { acquireVm } from "./acquire.ts"
 import { checkOptions } from "./capability.ts"
 import { makeHandles } from "./handles.ts"
+import { makeMachine } from "./machine.ts"
 import { makeMemory } from "./memory.ts"
-import { refuse, refusedAt } from "./refusal.ts"
-import { destroyWith, Undestroyed } from "./Undestroyed.ts"
+import { refuse } from "./refusal.ts"
+import { Undestroyed } from "./Undestroyed.ts"
 import { VmCore } from "./VmCore.ts"
 import { wholly } from "./wholly.ts"
 
@@ -75,54 +73,17 @@ export const makeCreateWith = Effect.fnUntraced(function*(
     )
   )
 
-  const build = Effect.fnUntraced(function*(options: Required<VmOptions>, root: Scope.Scope) {
-    const { memoryBytes, name, vcpus } = options
-    const core = new VmCore(name)
-    // Scopes close in reverse: VM first, then its handlers, its devices, and its memory.
-    const memoryScope = yield* Scope.make()
-    /** What the hypervisor calls the VM, while it has it. */
-    let idInHypervisor: number | undefined
-    yield* Scope.addFinalizerExit(root, (exit) => {
-      // Guard: destroy-order
-      if (idInHypervisor !== undefined) {
-        return undestroyed.keep(idInHypervisor, name, Scope.close(memoryScope, exit))
-      }
-      return Scope.close(memoryScope, exit)
-    })
-    const deviceScope = yield* Scope.fork(root)
-    const handlerScope = yield* Scope.fork(root)
-    const vmScope = yield* Scope.fork(root)
-
-    const page = yield* memory.allocate({ bytes: PAGE_BYTES, purpose: { _tag: "IoRequestPage" } }).pipe(
-      Scope.provide(memoryScope),
-      Effect.mapError(refusedAt(name, "get its I/O request page"))
-    )
-    const servicePage = yield* Effect.fromResult(memory.page(page.address)).pipe(
-      Effect.mapError(refusedAt(name, "get its I/O request page"))
-    )
-
-    // Guard: destroy-order
-    const destroy = Effect.fnUntraced(function*(id: number) {
-      yield* destroyWith(hypercalls, id)
-      idInHypervisor = undefined
-      core.recordEnd()
-      core.endLife()
-    }, Effect.catch((error) => Effect.logWarning(`VM "${name}" was not destroyed: ${error.message}`)))
-    const { vmId } = yield* Effect.acquireRelease(
-      Effect.tap(hypercalls.createVm({ cpuAffinity: (1n << BigInt(vcpus)) - 1n }), (vm) => {
-        idInHypervisor = vm.vmId
-        return undestroyed.reissued(vm.vmId)
-      }),
-      (vm) => core.close(destroy(vm.vmId))
-    ).pipe(Scope.provide(vmScope), Effect.mapError(refusedAt(name, "be created")))
-
-    yield* hypercalls.setIoRequestBuffer(vmId, page.address).pipe(
-      Effect.mapError(refusedAt(name, "set its I/O request page"))
-    )
-    const guestTime = guestTimes.of(vmId)
-    const dispatcher = yield* Effect.acquireRelease(
+  /** Serves the requests of a VM, until the scope closes. */
+  const serve = ({ core, guestTime, page, vcpus, vmId }: {
+    readonly core: VmCore
+    readonly guestTime: GuestTime | undefined
+    readonly page: ServicePage
+    readonly vcpus: number
+    readonly vmId: number
+  }) =>
+    Effect.acquireRelease(
       Effect.sync(() => {
-        const serving = new Dispatcher(servicePage, vcpus, (vcpu) => gate.notifyFinish(vmId, vcpu), guestTime)
+        const serving = new Dispatcher(page, vcpus, (vcpu) => gate.notifyFinish(vmId, vcpu), guestTime)
         dispatchers.set(vmId, serving)
         return serving
       }),
@@ -141,7 +102,21 @@ export const makeCreateWith = Effect.fnUntraced(function*(
             )
           )
         )
-    ).pipe(Scope.provide(vmScope))
+    )
+
+  const build = Effect.fnUntraced(function*(options: Required<VmOptions>, root: Scope.Scope) {
+    const { memoryBytes, name, vcpus } = options
+    const core = new VmCore(name)
+    const { deviceScope, handlerScope, memoryScope, page, vmId, vmScope } = yield* acquireVm({
+      core,
+      hypercalls,
+      memory,
+      root,
+      undestroyed,
+      vcpus
+    })
+    const guestTime = guestTimes.of(vmId)
+    const dispatcher = yield* Scope.provide(serve({ core, guestTime, page, vcpus, vmId }), vmScope)
     // Once the VM is destroyed its time runs out: a handler that ends with a sleep of guest time can end then.
     yield* Scope.addFinalizer(handlerScope, dispatcher.handlersEnded)
 
@@ -159,8 +134,7 @@ export const makeCreateWith = Effect.fnUntraced(function*(
     }
     yield* Scope.addFinalizer(vmScope, Effect.sync(guestEnds.register(vmId, end)))
 
-    const resets = new Set<Effect.Effect<void>>()
-    const machine = Machine.of({
+    const { machine, resetDevices } = makeMachine({
       vmId,
       name,
       vcpus,
@@ -168,33 +142,9 @@ export const makeCreateWith = Effect.fnUntraced(function*(
       io: dispatcher.service,
       memory: GuestMemory.fromMap(vmMemory.guestMap, memory),
       time: guestTime ?? hostTime,
-      fork: forkIn(guestTime ?? hostTime),
-      onReset: (effect) =>
-        Effect.acquireRelease(
-          Effect.sync(() => {
-            resets.add(effect)
-          }),
-          () => Effect.sync(() => resets.delete(effect))
-        ),
       end: (reason) => Effect.sync(() => end(reason))
     })
-    return makeHandles({
-      core,
-      deviceScope,
-      dispatcher,
-      gate,
-      hypercalls,
-      machine,
-      // The hypervisor was reset already: a device that fails must not keep the others, or the VM, half in the old life.
-      resetDevices: Effect.suspend(() =>
-        Effect.forEach([...resets], (reset) =>
-          Effect.catchCause(
-            reset,
-            (cause) => Effect.logError(`a device of VM "${name}" failed to reset: ${Cause.pretty(cause)}`)
-          ), { discard: true })
-      ),
-      vmMemory
-    })
+    return makeHandles({ core, deviceScope, dispatcher, gate, hypercalls, machine, resetDevices, vmMemory })
   })
 
   return Effect.fnUntraced(function*(wanted: VmOptions) {
@@ -225,9 +175,3 @@ const serveAll = (dispatchers: ReadonlyArray<Dispatcher>): void => {
     }
   }
 }
-
-/** Forks in guest time: what the fiber sleeps is the guest's time, what it yields to is the guest's scheduler. */
-const forkIn = (time: GuestTime) => <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.forkScoped(effect, { startImmediately: true }).pipe(
-    Effect.updateContext((context: Context.Context<R | Scope.Scope>) => inGuestTime(context, time))
-  )
