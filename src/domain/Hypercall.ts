@@ -155,7 +155,8 @@ const encodeBatch = (vmid: number, operations: ReadonlyArray<MemoryRegionOp>, at
 
 /**
  * Turns a raw call back into a value. A failure is the result word to answer: -ENOTTY for an id that is none, -EPERM
- * for a structure that is not wholly in Service VM memory, as ACRN's `copy_from_gpa` failing gives.
+ * for a structure that is not wholly in Service VM memory, as ACRN's `copy_from_gpa` failing gives. CREATE_VM and
+ * VM_SET_MEMORY_REGIONS name their VM inside the structure: without it ACRN finds no VM, and answers -ENOTTY.
  *
  * `maxOperations` bounds a batch: a larger one is refused with -EINVAL before anything of it is read.
  *
@@ -171,7 +172,7 @@ export const decode = (
   switch (raw.id) {
     case HypercallId.CreateVm:
       return Result.map(
-        structure(VmCreation, raw.param1, read),
+        structure(VmCreation, raw.param1, read, Errno.ENOTTY),
         (creation): Hypercall => ({ _tag: "CreateVm", creation })
       )
     case HypercallId.DestroyVm:
@@ -183,6 +184,8 @@ export const decode = (
     case HypercallId.ResetVm:
       return Result.succeed({ _tag: "ResetVm", vmId })
     case HypercallId.SetVcpuRegs:
+      // The one structure that ACRN does not take at address 0.
+      if (raw.param2 === 0n) return Result.fail(-Errno.EPERM)
       return Result.map(
         structure(VcpuRegs, raw.param2, read),
         ({ vcpuId, vcpuRegs }): Hypercall => ({ _tag: "SetVcpuRegs", vmId, vcpuId, registers: vcpuRegs })
@@ -206,12 +209,11 @@ export const decode = (
 const structure = <A>(
   layout: { readonly size: number; readonly decode: (bytes: Uint8Array) => Result.Result<A, unknown> },
   address: bigint,
-  read: StructureReader
+  read: StructureReader,
+  errno: number = Errno.EPERM
 ): Result.Result<A, number> => {
   const bytes = read(address, layout.size)
-  return bytes === undefined
-    ? Result.fail(-Errno.EPERM)
-    : Result.mapError(layout.decode(bytes), () => -Errno.EPERM)
+  return bytes === undefined ? Result.fail(-errno) : Result.mapError(layout.decode(bytes), () => -errno)
 }
 
 // The driver sends one operation per page, 131,071 at most, while its whole machine stands still: the layout's own
@@ -238,7 +240,7 @@ const decodeBatch = (
   maxOperations: number
 ): Result.Result<Hypercall, number> =>
   Result.gen(function*() {
-    const head = yield* structure(MemoryRegionBatch, address, read)
+    const head = yield* structure(MemoryRegionBatch, address, read, Errno.ENOTTY)
     if (head.regionsNum > maxOperations) return yield* Result.fail(-Errno.EINVAL)
     const bytes = read(head.regionsGpa, head.regionsNum * MemoryRegionOp.size)
     if (bytes === undefined || bytes.length < head.regionsNum * MemoryRegionOp.size) {

@@ -16,6 +16,9 @@ import { MAX_VCPUS } from "./Limits.ts"
  *   address 0 and MMIO only outside of it.
  * - `modes`: the processor modes a vCPU can start in.
  * - `startsAllVcpus`: START runs vCPU 0 and every vCPU whose registers were set. ACRN starts vCPU 0 only.
+ * - `keepsRamMapped`: RAM cannot be taken away from a VM before it is destroyed. Without it, it can.
+ * - `dispatchRole`: what this program is below the hypervisor. The `ServiceModule` (default) does the Service VM's whole
+ *   half of the slot protocol; the `DefaultClient` of a kernel's module serves what that leaves to it.
  *
  * @category schemas
  * @since 0.1.0
@@ -29,7 +32,9 @@ export const HypervisorProfile = Schema.Struct({
   mmioWidths: Schema.Array(Schema.Literals([1, 2, 4, 8])),
   mapping: Schema.Literals(["Pages", "OneBlockFromZero"]),
   modes: Schema.Array(Schema.Literals(["Real", "Protected32", "Long64"])),
-  startsAllVcpus: Schema.Boolean
+  startsAllVcpus: Schema.Boolean,
+  keepsRamMapped: Schema.optionalKey(Schema.Boolean),
+  dispatchRole: Schema.optionalKey(Schema.Literals(["ServiceModule", "DefaultClient"]))
 })
 
 /**

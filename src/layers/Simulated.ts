@@ -1,10 +1,11 @@
 /**
  * The simulated hypervisor: ACRN's rules for every hypercall, a page-granular memory map, and up to 16 vCPUs that
- * execute a small subset of real 32-bit x86 from guest memory. Everything is deterministic: guest time is counted in
+ * execute a small subset of real x86, in 32-bit and in real mode, from guest memory. Everything is deterministic: guest time is counted in
  * instructions, and the order of vCPUs follows from a seed.
  *
  * Use it to test device models and programs, with thousands of VMs a second and no privileges. Guests that need more
- * than the subset run on `Emulated`.
+ * than the subset run on `Emulated`. {@link layerOver} serves a Service VM that is not this program: its own kernel makes
+ * the hypercalls, in memory of its own.
  *
  * @since 0.1.0
  */
@@ -25,7 +26,7 @@ import {
   sharedBacking
 } from "../services/AddressSpace.ts"
 import type { Hypervisor } from "../services/Hypervisor.ts"
-import { ServiceMemoryError } from "../services/ServiceMemory.ts"
+import { type MemoryPurpose, ServiceMemoryError } from "../services/ServiceMemory.ts"
 import * as Upcalls from "../services/Upcalls.ts"
 import { HypervisorModel } from "./model/HypervisorModel.ts"
 import { findBadOption, MAX_EPOCH_MS, MAX_SEED, MIN_SEED } from "./model/options.ts"
@@ -41,6 +42,9 @@ import type { PageSource } from "./simulated/GuestPages.ts"
  * - `configuredVcpus`: vCPUs of a VM that is created with an empty CPU affinity, 1 to 16, default 1.
  * - `maxRamBytes`: the most RAM of one VM, 4096 to 2^52, default 1 GiB.
  * - `epochMs`: wall-clock time of each VM's start, in milliseconds since 1970; default 2026-01-01T00:00:00Z.
+ * - `destroyRunning`: what DESTROY_VM does with a VM that is not paused. `Refuse` (default) is ACRN's rule. `Stop`
+ *   destroys it all the same, a deviation for the Linux driver: it asks once when a client's file is closed, also while
+ *   the VM runs or was never started, ignores the refusal, and frees what the hypervisor still uses.
  *
  * @category models
  * @since 0.1.0
@@ -52,6 +56,7 @@ export interface SimulatedOptions {
   readonly configuredVcpus?: number
   readonly maxRamBytes?: number
   readonly epochMs?: number
+  readonly destroyRunning?: "Refuse" | "Stop"
 }
 
 /**
@@ -114,7 +119,7 @@ const profileOf = (options: SimulatedOptions): HypervisorProfile => ({
   portWidths: [1, 2, 4],
   mmioWidths: [1, 2, 4],
   mapping: "Pages",
-  modes: ["Protected32"],
+  modes: ["Real", "Protected32"],
   startsAllVcpus: true
 })
 
@@ -125,21 +130,63 @@ const profileOf = (options: SimulatedOptions): HypervisorProfile => ({
  * @since 0.1.0
  */
 export const layerWith = (options: SimulatedOptions): Layer.Layer<Hypervisor | Capabilities, SimulatedError> =>
-  Layer.effectContext(Effect.andThen(check(options), makeContext(options)))
+  Layer.effectContext(Effect.andThen(check(options), makeOwning(options)))
 
-const makeContext = (options: SimulatedOptions): Effect.Effect<
-  Context.Context<Hypervisor | Capabilities>,
-  never,
-  Scope.Scope
-> =>
+/**
+ * A simulated hypervisor under memory that somebody else owns and lays out: a Service VM whose own kernel makes the
+ * hypercalls, such as the real Linux driver. `space` may be filled in after the layer was built, when that kernel has
+ * booted, by `insertAt`; whoever fills it in passes the kernel's calls to the `HypercallGate` and its interrupt to the
+ * `Upcalls`. Nothing is read or written there but what calls name, and nothing of a VM after its DESTROY_VM returned.
+ *
+ * Programs above this layer cannot allocate memory, and so cannot create VMs of their own: every allocation fails with
+ * a `ServiceMemoryError` that says so.
+ *
+ * **Example** (Memory that comes later)
+ *
+ * ```ts
+ * const space = new AddressSpace<RawBacking>()
+ * const hypervisor = Simulated.layerOver(space, { destroyRunning: "Stop" })
+ * // ... once the kernel has booted, and its memory is mapped:
+ * space.insertAt(0, rawBacking(new Uint8Array(mapping)))
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerOver = (
+  space: AddressSpace<RawBacking>,
+  options: SimulatedOptions = {}
+): Layer.Layer<Hypervisor | Capabilities, SimulatedError> =>
+  Layer.effectContext(Effect.andThen(check(options), makeContext(options, space, refuseToAllocate)))
+
+const refuseToAllocate = (bytes: number): Result.Result<never, ServiceMemoryError> =>
+  Result.fail(
+    new ServiceMemoryError({
+      reason: {
+        _tag: "BadRequest",
+        bytes,
+        problem: "this memory belongs to the Service VM's own kernel, which alone can allocate it"
+      }
+    })
+  )
+
+const makeOwning = (options: SimulatedOptions) => {
+  const available = profileOf(options).maxRamBytes
+  // RAM is read and written as bytes, where both kinds are as fast, and the shared one is made faster.
+  return makeContext(options, new AddressSpace<RawBacking>(), (bytes, purpose) =>
+    bytes > available
+      ? Result.fail(new ServiceMemoryError({ reason: { _tag: "NoMemory", bytes, available } }))
+      : Result.succeed(purpose._tag === "GuestRam" ? sharedBacking(bytes) : localBacking(bytes)))
+}
+
+const makeContext = (
+  options: SimulatedOptions,
+  space: AddressSpace<RawBacking>,
+  back: (bytes: number, purpose: MemoryPurpose) => Result.Result<RawBacking, ServiceMemoryError>
+): Effect.Effect<Context.Context<Hypervisor | Capabilities>, never, Scope.Scope> =>
   Effect.gen(function*() {
     const profile = profileOf(options)
-    const space = new AddressSpace()
-    // RAM is read and written as bytes, where both kinds are as fast, and the shared one is made faster.
-    const memory = makeServiceMemory(space, (bytes, purpose) =>
-      bytes > profile.maxRamBytes
-        ? Result.fail(new ServiceMemoryError({ reason: { _tag: "NoMemory", bytes, available: profile.maxRamBytes } }))
-        : Result.succeed(purpose._tag === "GuestRam" ? sharedBacking(bytes) : localBacking(bytes)))
+    const memory = makeServiceMemory(space, back)
     const upcalls = Upcalls.make()
     const hostScheduler = yield* Scheduler.Scheduler
     const launch = Effect.runForkWith(yield* Effect.context())
@@ -148,8 +195,7 @@ const makeContext = (options: SimulatedOptions): Effect.Effect<
         const region = space.find(address, PAGE_BYTES)
         if (region === undefined) return undefined
         const offset = address - region.start
-        // Every region of this space is one of the two above.
-        return (region.backing as RawBacking).raw.subarray(offset, offset + PAGE_BYTES)
+        return region.backing.raw.subarray(offset, offset + PAGE_BYTES)
       },
       holds: (address, bytes) => space.holds(address, bytes)
     }
@@ -163,6 +209,7 @@ const makeContext = (options: SimulatedOptions): Effect.Effect<
       memory,
       maxVms: options.maxVms ?? 256,
       configuredVcpus: options.configuredVcpus ?? 1,
+      destroyRunning: options.destroyRunning,
       makeEngine: (engine) => new Engine(engine, simulation, pages, upcalls.raise, hostScheduler, launch)
     })
     yield* Effect.addFinalizer(() => model.shutdown)
@@ -175,4 +222,4 @@ const makeContext = (options: SimulatedOptions): Effect.Effect<
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<Hypervisor | Capabilities> = Layer.effectContext(makeContext({}))
+export const layer: Layer.Layer<Hypervisor | Capabilities> = Layer.effectContext(makeOwning({}))

@@ -6,8 +6,8 @@
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import { isPageAligned, ServiceAddress } from "../domain/Address.ts"
-import { PAGE_BYTES } from "../domain/Limits.ts"
+import { hex, isPageAligned, ServiceAddress } from "../domain/Address.ts"
+import { ADDRESS_SPACE_END, PAGE_BYTES } from "../domain/Limits.ts"
 import { type MemoryPurpose, ServiceMemory, ServiceMemoryError, type ServicePage } from "./ServiceMemory.ts"
 
 /**
@@ -24,7 +24,7 @@ export interface Backing {
 }
 
 /**
- * Memory of this process. `raw` is for the layer that made it: it must not leave it.
+ * Memory that a layer reaches by its bytes. `raw` is for the layer that made it: it must not leave it.
  *
  * @category models
  * @since 0.1.0
@@ -33,15 +33,27 @@ export interface RawBacking extends Backing {
   readonly raw: Uint8Array
 }
 
-const backingOf = (buffer: ArrayBuffer | SharedArrayBuffer): RawBacking => {
-  const raw = new Uint8Array(buffer)
-  const words = new Int32Array(buffer)
+/**
+ * Memory that exists already, such as a mapping of another kernel's pages; an `ArrayBuffer` will do as well as a
+ * `SharedArrayBuffer`, and its pages are accessed atomically all the same: somebody else is there. `raw` is whole pages,
+ * and begins in its buffer at a multiple of 4: a `RangeError` says that it does not.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const rawBacking = (raw: Uint8Array): RawBacking => backingOf(raw, false)
+
+const backingOf = (raw: Uint8Array, isLocal: boolean): RawBacking => {
+  if (!isPageAligned(raw.length)) {
+    throw new RangeError(`a backing is whole pages of ${PAGE_BYTES} bytes, not ${raw.length}`)
+  }
+  const words = new Int32Array(raw.buffer, raw.byteOffset, raw.length / 4)
   return {
     bytes: raw.length,
     raw,
     read: (offset, into) => into.set(raw.subarray(offset, offset + into.length)),
     write: (offset, from) => raw.set(from, offset),
-    page: (offset) => sharedPage(words, offset)
+    page: (offset) => sharedPage(words, offset, isLocal)
   }
 }
 
@@ -52,7 +64,7 @@ const backingOf = (buffer: ArrayBuffer | SharedArrayBuffer): RawBacking => {
  * @category constructors
  * @since 0.1.0
  */
-export const localBacking = (bytes: number): RawBacking => backingOf(new ArrayBuffer(bytes))
+export const localBacking = (bytes: number): RawBacking => backingOf(new Uint8Array(bytes), true)
 
 /**
  * Zero-filled memory of `bytes` bytes, a multiple of 4096, to be shared between threads. Where threads cannot share
@@ -62,21 +74,27 @@ export const localBacking = (bytes: number): RawBacking => backingOf(new ArrayBu
  * @since 0.1.0
  */
 export const sharedBacking = (bytes: number): RawBacking =>
-  backingOf(typeof SharedArrayBuffer === "undefined" ? new ArrayBuffer(bytes) : new SharedArrayBuffer(bytes))
+  typeof SharedArrayBuffer === "undefined"
+    ? localBacking(bytes)
+    : backingOf(new Uint8Array(new SharedArrayBuffer(bytes)), false)
 
 const FIRST_REQUEST_WORD = 16
 const LAST_REQUEST_WORD = 26
 
 /**
- * A page that begins `base` bytes into `words`; shared with the threads that `words` is shared with.
+ * A page that begins `base` bytes into `words`. `isLocal` tells that no other thread or process can see them; by default
+ * it is what their buffer says, which knows of no other process.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const sharedPage = (words: Int32Array, base: number): ServicePage => {
+export const sharedPage = (
+  words: Int32Array,
+  base: number,
+  isLocal = words.buffer instanceof ArrayBuffer
+): ServicePage => {
   const firstWord = base / 4
-  // Memory that no other thread can see is always in order.
-  const isLocal = words.buffer instanceof ArrayBuffer
+  // Memory that nobody else can see is always in order.
   return {
     load32: isLocal
       ? (offset) => words[firstWord + offset / 4]!
@@ -104,30 +122,50 @@ export const sharedPage = (words: Int32Array, base: number): ServicePage => {
   }
 }
 
-interface Region {
+interface Region<B> {
   readonly start: number
   readonly end: number
-  readonly backing: Backing
+  readonly backing: B
 }
 
 // Address 0 stays free: it is what forgotten pointers point to.
 const FIRST_ADDRESS = 0x10_0000
 
 /**
- * Regions by address. Freed address space is given again once it is the newest, so programs that create and destroy in
- * turn stay at the same addresses.
+ * Regions by address, all of one kind of backing. Freed address space is given again once it is the newest, so programs
+ * that create and destroy in turn stay at the same addresses.
  *
  * @category models
  * @since 0.1.0
  */
-export class AddressSpace {
-  private regions: Array<Region> = []
+export class AddressSpace<B extends Backing = Backing> {
+  private regions: Array<Region<B>> = []
 
   /** Puts a backing at the next free page-aligned address. */
-  insert(backing: Backing): ServiceAddress {
+  insert(backing: B): ServiceAddress {
     const start = this.regions.at(-1)?.end ?? FIRST_ADDRESS
     this.regions.push({ start, end: start + backing.bytes, backing })
     return ServiceAddress.make(start)
+  }
+
+  /**
+   * Puts a backing at an address of its own: memory that somebody else laid out. Refused when the address is no page's,
+   * when the region would end beyond the address space, or when another region is there.
+   */
+  insertAt(start: number, backing: B): Result.Result<ServiceAddress, ServiceMemoryError> {
+    const end = start + backing.bytes
+    const refuse = (problem: string) =>
+      Result.fail(new ServiceMemoryError({ reason: { _tag: "BadRequest", bytes: backing.bytes, problem } }))
+    if (!(start >= 0 && isPageAligned(start) && end <= ADDRESS_SPACE_END)) {
+      return refuse(`${start} is no address of a page, or the region ends beyond 2^52`)
+    }
+    const next = this.regions.findIndex((region) => region.end > start)
+    const follower = this.regions[next]
+    if (follower !== undefined && follower.start < end) {
+      return refuse(`the addresses ${hex(start)} to ${hex(end)} meet the region at ${hex(follower.start)}`)
+    }
+    this.regions.splice(next < 0 ? this.regions.length : next, 0, { start, end, backing })
+    return Result.succeed(ServiceAddress.make(start))
   }
 
   remove(address: number): void {
@@ -135,7 +173,7 @@ export class AddressSpace {
   }
 
   /** The region that holds all of `[address, address + bytes)`. */
-  find(address: number, bytes: number): Region | undefined {
+  find(address: number, bytes: number): Region<B> | undefined {
     let low = 0
     let high = this.regions.length - 1
     while (low <= high) {
@@ -169,9 +207,9 @@ const outOfRange = (address: number, bytes: number) =>
  * @category constructors
  * @since 0.1.0
  */
-export const makeServiceMemory = (
-  space: AddressSpace,
-  back: (bytes: number, purpose: MemoryPurpose) => Result.Result<Backing, ServiceMemoryError>
+export const makeServiceMemory = <B extends Backing>(
+  space: AddressSpace<B>,
+  back: (bytes: number, purpose: MemoryPurpose) => Result.Result<B, ServiceMemoryError>
 ): ServiceMemory["Service"] =>
   ServiceMemory.of({
     allocate: ({ bytes, purpose }) =>

@@ -1,6 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Result, Schema, Scope } from "effect"
-import { AddressSpace, localBacking, makeServiceMemory, sharedBacking } from "../../src/services/AddressSpace.ts"
+import {
+  AddressSpace,
+  localBacking,
+  makeServiceMemory,
+  type RawBacking,
+  rawBacking,
+  sharedBacking
+} from "../../src/services/AddressSpace.ts"
 import { ServiceMemoryError } from "../../src/services/ServiceMemory.ts"
 
 const PAGE = 4096
@@ -164,5 +171,42 @@ describe("Service VM memory", () => {
     })
     assert.deepStrictEqual(seen[0], seen[1])
     assert.deepStrictEqual(seen[0]!.loaded, [-1, 0x8000_0001 | 0, 16 * 0x0101_0101])
+  })
+
+  it("memory that exists already is the region's, byte for byte and word for word", () => {
+    // In the middle of a buffer that no thread shares, as a mapping of another process may be.
+    const mapping = new ArrayBuffer(4 * PAGE)
+    const space = new AddressSpace<RawBacking>()
+    const memory = makeServiceMemory(space, (bytes) => Result.succeed(sharedBacking(bytes)))
+    Result.getOrThrow(space.insertAt(0, rawBacking(new Uint8Array(mapping, PAGE, 2 * PAGE))))
+    const theirs = new DataView(mapping)
+    theirs.setUint32(PAGE + 8, 0x1234_5678, true)
+    const page = Result.getOrThrow(memory.page(0))
+    assert.strictEqual(page.load32(8), 0x1234_5678)
+    page.store32(12, -2)
+    assert.strictEqual(theirs.getInt32(PAGE + 12, true), -2)
+    Result.getOrThrow(memory.write(2 * PAGE - 1, Uint8Array.of(9)))
+    assert.strictEqual(theirs.getUint8(3 * PAGE - 1), 9)
+    assert.isTrue(Result.isFailure(memory.write(2 * PAGE, Uint8Array.of(9))))
+    assert.throws(() => rawBacking(new Uint8Array(mapping, 2, PAGE)), RangeError)
+    assert.throws(() => rawBacking(new Uint8Array(mapping, 0, PAGE + 4)), RangeError)
+  })
+
+  it("a region stands where it is put, unless something is there or no page begins there", () => {
+    const space = new AddressSpace()
+    const at = (page: number, pages: number) => space.insertAt(page * PAGE, sharedBacking(pages * PAGE))
+    for (const page of [8, 2, 5, 0]) assert.strictEqual(Result.getOrThrow(at(page, 2)), page * PAGE)
+    for (const [page, pages] of [[8, 1], [9, 1], [1, 1], [1, 2], [4, 2], [4, 9], [0, 20]] as const) {
+      const refused = Result.getOrThrow(Result.flip(at(page, pages)))
+      assert.include(refused.message, "meet the region at 0x")
+    }
+    assert.isTrue(Result.isSuccess(at(4, 1)), "right up to the next")
+    for (const page of [-1, 0.5, NaN, 2 ** 40, 2 ** 40 - 1]) assert.isTrue(Result.isFailure(at(page, 2)), `at ${page}`)
+    const found = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map((page) => space.find(page * PAGE, PAGE)?.start)
+    assert.deepStrictEqual(
+      found.map((start) => start === undefined ? -1 : start / PAGE),
+      [0, 0, 2, 2, 4, 5, 5, -1, 8, 8, -1]
+    )
+    assert.strictEqual(space.insert(sharedBacking(PAGE)), 10 * PAGE, "what has no address of its own comes after all")
   })
 })

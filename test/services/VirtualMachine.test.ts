@@ -81,6 +81,9 @@ const held = (vm: CreatedVm, gate: Deferred.Deferred<void>, name = "held") => {
   )
 }
 
+// EFER.LMA: 64-bit mode, which no layer here starts in.
+const LONG_MODE = { ...flat, ia32Efer: 1n << 10n }
+
 describe("VirtualMachine", () => {
   describe("create", () => {
     it.effect("makes a VM with zero-filled RAM from address 0, in the state Created", () =>
@@ -370,7 +373,7 @@ describe("VirtualMachine", () => {
         }
         assert.strictEqual(yield* tagOf(vm.setRegisters(0, { ...flat, cr0: 1n })), "BadRegisters")
         assert.strictEqual(yield* tagOf(vm.setRegisters(0, VcpuRegisters.flat32({ entry: -5 }))), "BadRegisters")
-        assert.strictEqual(yield* tagOf(vm.setRegisters(0, VcpuRegisters.realMode({ ip: 0 }))), "BeyondCapability")
+        assert.strictEqual(yield* tagOf(vm.setRegisters(0, LONG_MODE)), "BeyondCapability")
         assert.deepStrictEqual(yield* vm.registers(0), flat, "nothing was set")
         yield* vm.start
         assert.strictEqual(yield* tagOf(vm.registers(0)), "Refused")
@@ -406,7 +409,7 @@ describe("VirtualMachine", () => {
           { segments: [good, segment("late", RAM_BYTES - 1, Uint8Array.of(1, 2))], registers: flat },
           { segments: [good, segment("far", 2 ** 40, Uint8Array.of(1))], registers: flat },
           { segments: [good], registers: { ...flat, cr0: 1n } },
-          { segments: [good], registers: VcpuRegisters.realMode({ ip: 0x3000 }) }
+          { segments: [good], registers: { ...VcpuRegisters.flat32({ entry: 0x3000 }), ia32Efer: LONG_MODE.ia32Efer } }
         ]
         const refusals = yield* Effect.forEach(plans, (plan) => tagOf(vm.load({ memoryBytes: RAM_BYTES, ...plan })))
         assert.deepStrictEqual(refusals, ["BadImage", "BadImage", "BadRegisters", "BeyondCapability"])

@@ -78,7 +78,7 @@ rows("HypercallError", [
   [
     "pausing a VM that is not there",
     hypercalls((calls) => calls.pauseVm(7)),
-    "PAUSE_VM on VM 7 was refused with EINVAL (-22); the hypervisor accepts it when the VM exists"
+    "PAUSE_VM on VM 7 was refused with EPERM (-1); the hypervisor accepts it when the VM exists"
   ],
   [
     "resetting a VM that is not paused",
@@ -123,7 +123,7 @@ rows("HypercallError", [
   [
     "a line that is not there",
     onVm((calls, vmId) => calls.setIrqLine(vmId, 16, 0)),
-    "SET_IRQLINE on VM 1 was refused with EINVAL (-22); the hypervisor accepts it when the VM exists and has that line"
+    "SET_IRQLINE on VM 1 was refused with EPERM (-1); the hypervisor accepts it when the VM exists and has that line"
   ],
   [
     "no memory for the structures",
@@ -232,9 +232,9 @@ rows("VirtualMachineError", [
   ],
   [
     "a mode that the layer does not run",
-    Effect.flatMap(created, (vm) => vm.setRegisters(0, VcpuRegisters.realMode({ ip: 0 }))),
-    "the simulated hypervisor cannot give a vCPU start in mode Real, only Protected32; ask for that, or choose " +
-    "another hypervisor layer"
+    Effect.flatMap(created, (vm) => vm.setRegisters(0, { ...VcpuRegisters.flat32({ entry: 0 }), ia32Efer: 1n << 10n })),
+    "the simulated hypervisor cannot give a vCPU start in mode Long64, only Real or Protected32; ask for that, or " +
+    "choose another hypervisor layer"
   ],
   [
     "registers of a VM that runs",

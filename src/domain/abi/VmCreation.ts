@@ -8,8 +8,8 @@ import * as Layout from "./Layout.ts"
 
 /**
  * `vmid` and `vcpuNum` are filled in by the hypervisor. `uuid` (16 bytes) is a GUID in Linux 6.1; today's ACRN reads
- * the same bytes as a name. `ioreqBuf` is a user address under Linux, which no hypervisor can use (SET_IOREQ_BUFFER names the page), `cpuAffinity` a bit per
- * processor.
+ * the same bytes as a name. `ioreqBuf` is a user address under Linux, which no hypervisor can use: SET_IOREQ_BUFFER
+ * names the page. `cpuAffinity` has a bit per processor; 0 means all that the VM is configured for.
  *
  * @category layouts
  * @since 0.1.0

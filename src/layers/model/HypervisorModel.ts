@@ -8,6 +8,8 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { SLOT_STATE_OFFSET, SlotStateCode } from "../../domain/abi/IoRequestSlot.ts"
 import { IrqLineOpCode } from "../../domain/abi/IrqLineWord.ts"
+import { MemoryRegionOpCode } from "../../domain/abi/MemoryRegionBatch.ts"
+import { isPageAligned } from "../../domain/Address.ts"
 import type { EndReason } from "../../domain/EndReason.ts"
 import { Errno } from "../../domain/Errno.ts"
 import type { Hypercall, HypercallOutcome } from "../../domain/Hypercall.ts"
@@ -42,7 +44,10 @@ export interface ModelOptions {
   readonly maxVms: number
   /** vCPUs of a VM that is created with an empty affinity, which means all that its configuration has. */
   readonly configuredVcpus: number
-  readonly makeEngine: (options: EngineOptions) => VmEngine
+  /** The engine of a new VM, or the negative errno with which CREATE_VM is refused. */
+  readonly makeEngine: (options: EngineOptions) => VmEngine | number
+  /** What DESTROY_VM does with a VM that is not paused: refuse it, as ACRN does (default), or stop it and go on. */
+  readonly destroyRunning?: "Refuse" | "Stop" | undefined
 }
 
 export class HypervisorModel implements HypercallBackend {
@@ -81,7 +86,7 @@ export class HypervisorModel implements HypercallBackend {
   /** hcall_notify_ioreq_finish: cuts both ids to 16 bits, and wakes the vCPU even if its slot is not COMPLETE. */
   readonly notifyFinish = (vmId: number, vcpu: number): number => {
     const vm = this.vms.get(vmId & 0xffff)
-    if (vm === undefined) return -Errno.EINVAL
+    if (vm === undefined) return this.noVm(vmId & 0xffff)
     const index = vcpu & 0xffff
     // Guard: acrn-36f6a412b
     if (vm.page === undefined || index >= vm.vcpus) return -Errno.EPERM
@@ -93,7 +98,7 @@ export class HypervisorModel implements HypercallBackend {
   readonly resume = (vmId: number): Effect.Effect<number> =>
     Effect.sync(() => {
       const vm = this.vms.get(vmId)
-      if (vm === undefined) return -Errno.EINVAL
+      if (vm === undefined) return this.noVm(vmId)
       const next = VmState.target(vm.state, "Resume")
       if (next === undefined) return -Errno.EPERM
       vm.state = next
@@ -137,8 +142,16 @@ export class HypervisorModel implements HypercallBackend {
   ): Effect.Effect<HypercallOutcome> {
     return Effect.suspend(() => {
       const vm = this.vms.get(vmId)
-      return vm === undefined ? Effect.succeed(EINVAL) : f(vm)
+      return vm === undefined ? Effect.succeed({ result: this.noVm(vmId) }) : f(vm)
     })
+  }
+
+  /**
+   * dispatch_hypercall: an id that no VM can have is -ENOTTY; a VM that could be there is powered off, and every
+   * hypercall refuses that. Id 0, the Service VM's own, is refused like the latter.
+   */
+  private noVm(vmId: number): number {
+    return vmId > this.options.maxVms ? -Errno.ENOTTY : -Errno.EPERM
   }
 
   /** hcall_create_vm */
@@ -153,10 +166,12 @@ export class HypervisorModel implements HypercallBackend {
       vm.ended = reason
       for (const handler of vm.endHandlers) handler(reason)
     }
+    const engine = makeEngine({ vmId: id, vcpus, onEnd })
+    if (typeof engine === "number") return { result: engine }
     const vm: ModelVm = {
       id,
       vcpus,
-      engine: makeEngine({ vmId: id, vcpus, onEnd }),
+      engine,
       prepared: new Set(),
       state: VmState.created,
       page: undefined,
@@ -175,11 +190,11 @@ export class HypervisorModel implements HypercallBackend {
     return undefined
   }
 
-  /** hcall_destroy_vm: a Paused VM only. */
+  /** hcall_destroy_vm: a Paused VM only, but for layers that were told otherwise. */
   private destroyVm(vm: ModelVm): Effect.Effect<HypercallOutcome> {
-    const next = VmState.target(vm.state, "Destroy")
-    if (next === undefined) return Effect.succeed(EPERM)
-    vm.state = next
+    const isLegal = VmState.target(vm.state, "Destroy") !== undefined
+    if (!isLegal && this.options.destroyRunning !== "Stop") return Effect.succeed(EPERM)
+    vm.state = VmState.destroyed
     this.vms.delete(vm.id)
     return Effect.as(vm.engine.destroy, OK)
   }
@@ -238,45 +253,50 @@ export class HypervisorModel implements HypercallBackend {
     return page === undefined ? EPERM : OK
   }
 
-  /** hcall_set_vm_memory_regions: in order, up to the first refusal; only sizes are checked for alignment. */
+  /** hcall_set_vm_memory_regions: in order, up to the first that is refused. */
   private setMemoryRegions(
     vm: ModelVm,
     { operations }: Extract<Hypercall, { readonly _tag: "SetMemoryRegions" }>
   ): HypercallOutcome {
     if (operations.length === 0) return EPERM
-    for (const operation of operations) {
-      if (operation.size % BigInt(PAGE_BYTES) !== 0n) return EINVAL
-      const userVmPa = pageUp(operation.userVmPa)
-      const serviceVmPa = pageUp(operation.serviceVmPa)
-      const result = vm.engine.applyMemory({ ...operation, userVmPa, serviceVmPa })
+    let run: MemoryRun | undefined
+    for (const { attr, serviceVmPa, size, type, userVmPa } of operations) {
+      const guest = pageUp(userVmPa)
+      // Where a deletion says that service memory is means nothing.
+      const service = type === MemoryRegionOpCode.Add ? pageUp(serviceVmPa) : 0
+      const bytes = Number(size)
+      const isSane = isPageAligned(bytes) && guest + bytes <= ADDRESS_SPACE_END && service + bytes <= ADDRESS_SPACE_END
+      if (isSane && run !== undefined && continues(run, type, attr, guest, service)) {
+        run.sizes.push(bytes)
+        run.bytes += bytes
+        continue
+      }
+      const result = run === undefined ? 0 : applyRun(vm.engine, run)
       if (result < 0) return { result }
+      if (!isSane) return EINVAL
+      run = { type, attr, guest, service, sizes: [bytes], bytes }
     }
-    return OK
+    return { result: applyRun(vm.engine, run!) }
   }
 
-  /** hcall_set_irqline */
-  private setIrqLine(vm: ModelVm, call: Extract<Hypercall, { readonly _tag: "SetIrqLine" }>): HypercallOutcome {
-    if (call.gsi >= IRQ_LINES) return EINVAL
-    switch (call.op) {
-      case IrqLineOpCode.High:
-        vm.engine.setIrq(call.gsi, true)
-        return OK
-      case IrqLineOpCode.Low:
-        vm.engine.setIrq(call.gsi, false)
-        return OK
-      case IrqLineOpCode.RisingPulse:
-        vm.engine.setIrq(call.gsi, true)
-        vm.engine.setIrq(call.gsi, false)
-        return OK
-      case IrqLineOpCode.FallingPulse:
-        vm.engine.setIrq(call.gsi, false)
-        vm.engine.setIrq(call.gsi, true)
-        return OK
-      default:
-        return EINVAL
-    }
+  /** hcall_set_irqline: a line that there is; an operation that is none does nothing, and succeeds. */
+  private setIrqLine(vm: ModelVm, { gsi, op }: Extract<Hypercall, { readonly _tag: "SetIrqLine" }>): HypercallOutcome {
+    if (gsi >= IRQ_LINES) return EPERM
+    const line = gsi === TIMER_GSI ? 0 : gsi
+    for (const high of LEVELS.get(op) ?? []) vm.engine.setIrq(line, high)
+    return OK
   }
 }
+
+// The timer is wired to pin 2 of an I/O APIC, whose numbers GSIs are, but to pin 0 of the interrupt controllers here.
+const TIMER_GSI = 2
+
+const LEVELS: ReadonlyMap<number, ReadonlyArray<boolean>> = new Map([
+  [IrqLineOpCode.High, [true]],
+  [IrqLineOpCode.Low, [false]],
+  [IrqLineOpCode.RisingPulse, [true, false]],
+  [IrqLineOpCode.FallingPulse, [false, true]]
+])
 
 /** Lines of the PC's pair of interrupt controllers. */
 export const IRQ_LINES = 16
@@ -287,8 +307,43 @@ const freeAllSlots = (page: ServicePage): void => {
   for (let slot = 0; slot < MAX_VCPUS; slot++) page.store32(slot * SLOT_BYTES + SLOT_STATE_OFFSET, SlotStateCode.Free)
 }
 
-// ACRN's pagetable.c rounds both addresses up to a page where it maps; only the size is checked.
-const pageUp = (address: bigint): bigint => (address + BigInt(PAGE_BYTES - 1)) & ~BigInt(PAGE_BYTES - 1)
+/** Operations that follow each other in a batch and in memory, as one: an engine takes runs, not thousands of pages. */
+interface MemoryRun {
+  readonly type: number
+  readonly attr: number
+  readonly guest: number
+  readonly service: number
+  readonly sizes: Array<number>
+  bytes: number
+}
+
+// set_vm_memory_region checks no alignment but the size's; pagetable.c rounds both addresses up to a page.
+const pageUp = (address: bigint): number => Math.ceil(Number(address) / PAGE_BYTES) * PAGE_BYTES
+
+const continues = (run: MemoryRun, type: number, attr: number, guest: number, service: number): boolean =>
+  run.type === type && run.attr === attr && run.guest + run.bytes === guest &&
+  (type !== MemoryRegionOpCode.Add || run.service + run.bytes === service)
+
+/** Applies a run; one that is refused as a whole up to the operation in it that is. */
+const applyRun = (engine: VmEngine, { attr, bytes, guest, service, sizes, type }: MemoryRun): number => {
+  const apply = (offset: number, size: number): number =>
+    engine.applyMemory({
+      type,
+      attr,
+      userVmPa: BigInt(guest + offset),
+      serviceVmPa: BigInt(service + offset),
+      size: BigInt(size)
+    })
+  const result = apply(0, bytes)
+  if (result >= 0 || sizes.length === 1) return result
+  let offset = 0
+  for (const size of sizes) {
+    const single = apply(offset, size)
+    if (single < 0) return single
+    offset += size
+  }
+  return 0
+}
 
 const countBits = (bits: bigint): number => {
   let count = 0

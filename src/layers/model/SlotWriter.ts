@@ -22,6 +22,8 @@ export class SlotWriter {
   isWaiting = false
   /** The hypervisor was told that the request is finished. */
   isNotified = false
+  /** The high word of the last answer to an access of 8 bytes. */
+  answerHigh = 0
 
   private readonly words = new Int32Array(SLOT_WORDS)
   private readonly base: number
@@ -51,9 +53,9 @@ export class SlotWriter {
 
   /**
    * Sends a request and tells whether its answer is there already, as with a handler that answers at once.
-   * `address` is below 2^52; `value` is the low word of a write.
+   * `address` is below 2^52; `value` is the low word of a write and `high` the other, which only 8 bytes have.
    */
-  submit(type: number, direction: number, address: number, size: number, value: number): boolean {
+  submit(type: number, direction: number, address: number, size: number, value: number, high = 0): boolean {
     const page = this.page
     if (page === undefined) return false
     const words = this.words
@@ -63,6 +65,7 @@ export class SlotWriter {
     words[ADDRESS + 1] = address > 0xffff_ffff ? Math.floor(address / 2 ** 32) : 0
     words[SIZE] = size
     words[VALUE] = value
+    words[VALUE + 1] = high
     page.storeRequest(this.base, words)
     this.isWaiting = true
     this.isNotified = false
@@ -83,10 +86,11 @@ export class SlotWriter {
     return this.isWaiting && this.page!.load32(this.base + Slot.SLOT_STATE_OFFSET) === Pending
   }
 
-  /** The low word of the answer; frees the slot. Only after {@link isAnswered}. */
+  /** The low word of the answer, {@link answerHigh} being the other; frees the slot. Only after {@link isAnswered}. */
   take(): number {
     const page = this.page!
     const value = page.load32(this.base + Slot.REQUEST_VALUE_OFFSET)
+    if (this.words[SIZE] === 8) this.answerHigh = page.load32(this.base + Slot.REQUEST_VALUE_OFFSET + 4) >>> 0
     this.isWaiting = false
     this.isNotified = false
     page.store32(this.base + Slot.SLOT_STATE_OFFSET, Free)

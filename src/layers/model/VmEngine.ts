@@ -10,12 +10,16 @@ import type { ServicePage } from "../../services/ServiceMemory.ts"
 
 /** The model has checked each call's state and ids; the results are hypercall results. */
 export interface VmEngine {
-  readonly time: GuestTime
+  /** The VM's own time; `undefined` where its guest has the host's. */
+  readonly time: GuestTime | undefined
   readonly setRequestPage: (page: ServicePage | undefined) => void
   readonly setRegisters: (vcpu: number, registers: Regs) => number
   /** `undefined` while a vCPU stands inside an instruction, which has no register values. */
   readonly getRegisters: (vcpu: number) => Regs | undefined
-  /** Applies one memory operation whose size is page-aligned. */
+  /**
+   * Applies one memory operation, of pages that lie inside the address space: all of it, or nothing. It may stand for
+   * many of a batch: the driver sends RAM page by page.
+   */
   readonly applyMemory: (operation: MemoryRegionOp) => number
   /** Begins to run these vCPUs; returns before they ran. */
   readonly start: (vcpus: ReadonlyArray<number>) => void

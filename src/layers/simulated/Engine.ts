@@ -13,7 +13,6 @@ import type { Regs } from "../../domain/abi/VcpuRegs.ts"
 import { VcpuId } from "../../domain/Address.ts"
 import type { EndReason } from "../../domain/EndReason.ts"
 import { Errno } from "../../domain/Errno.ts"
-import { ADDRESS_SPACE_END } from "../../domain/Limits.ts"
 import { GuestTimeline } from "../../services/GuestTimeline.ts"
 import type { ServicePage } from "../../services/ServiceMemory.ts"
 import type { UpcallHandler } from "../../services/Upcalls.ts"
@@ -104,10 +103,11 @@ export class Engine implements VmEngine {
     const guestAddress = Number(operation.userVmPa)
     const serviceAddress = Number(operation.serviceVmPa)
     const bytes = Number(operation.size)
-    const isAdd = operation.type === MemoryRegionOpCode.Add
-    if (guestAddress + bytes > ADDRESS_SPACE_END) return -Errno.EINVAL
-    if (!isAdd) this.pages.unmap(guestAddress, bytes)
-    else {
+    if (operation.type !== MemoryRegionOpCode.Add) {
+      // hcall_set_vm_memory_regions takes only what is mapped away, and all of it or nothing.
+      if (!this.pages.isMapped(guestAddress, bytes)) return -Errno.EINVAL
+      this.pages.unmap(guestAddress, bytes)
+    } else {
       // Guard: cve-2024-38610
       if (!this.pages.canMap(serviceAddress, bytes)) return -Errno.EINVAL
       this.pages.map(guestAddress, serviceAddress, bytes, operation.attr)

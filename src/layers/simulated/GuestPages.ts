@@ -6,7 +6,6 @@ import { MEMORY_ACCESS_MASK, MemoryAccess } from "../../domain/abi/MemoryRegionB
 import { PAGE_BYTES } from "../../domain/Limits.ts"
 
 const PAGES_PER_TABLE = 512
-const MAPPED = 0x8
 
 /** Service VM memory as the simulator reaches it: raw, for it is the hypervisor. */
 export interface PageSource {
@@ -36,20 +35,34 @@ export class GuestPages {
     return this.source.holds(serviceAddress, bytes)
   }
 
-  /** Maps pages one after the other; a page that is mapped keeps what it has, as in ACRN. */
+  /**
+   * Maps pages one after the other; a page that is mapped keeps what it has, as in ACRN. A page without any right is not
+   * mapped: an entry of ACRN's page tables is there by its rights alone.
+   */
   map(guestAddress: number, serviceAddress: number, bytes: number, attributes: number): void {
-    const flags = MAPPED | attributes & MEMORY_ACCESS_MASK
-    for (let offset = 0; offset < bytes; offset += PAGE_BYTES) {
-      const page = (guestAddress + offset) / PAGE_BYTES
-      const key = Math.floor(page / PAGES_PER_TABLE)
-      let table = this.tables.get(key)
-      if (table === undefined) {
-        table = new Float64Array(PAGES_PER_TABLE)
-        this.tables.set(key, table)
+    const rights = attributes & MEMORY_ACCESS_MASK
+    if (rights === 0) return
+    const end = (guestAddress + bytes) / PAGE_BYTES
+    let entry = serviceAddress + rights
+    for (let page = guestAddress / PAGE_BYTES; page < end;) {
+      const table = this.tableOf(page)
+      const last = Math.min(PAGES_PER_TABLE, page % PAGES_PER_TABLE + end - page)
+      for (let index = page % PAGES_PER_TABLE; index < last; index++) {
+        if (table[index] === 0) table[index] = entry
+        entry += PAGE_BYTES
+        page++
       }
-      const index = page % PAGES_PER_TABLE
-      if (table[index] === 0) table[index] = serviceAddress + offset + flags
     }
+  }
+
+  /** Whether each page of `[guestAddress, guestAddress + bytes)` is mapped. */
+  isMapped(guestAddress: number, bytes: number): boolean {
+    const end = (guestAddress + bytes) / PAGE_BYTES
+    // Ends at the first hole, so no later than after all that is mapped: a range may be as large as the address space.
+    for (let page = guestAddress / PAGE_BYTES; page < end; page++) {
+      if (this.entryOf(page) === 0) return false
+    }
+    return true
   }
 
   unmap(guestAddress: number, bytes: number): void {
@@ -68,7 +81,7 @@ export class GuestPages {
 
   /** The guest page with this number; `undefined` is a hole, and so MMIO. */
   find(page: number): GuestPage | undefined {
-    const entry = this.tables.get(Math.floor(page / PAGES_PER_TABLE))?.[page % PAGES_PER_TABLE] ?? 0
+    const entry = this.entryOf(page)
     if (entry === 0) return undefined
     const flags = entry % PAGE_BYTES
     if ((flags & MemoryAccess.Read) === 0) return undefined
@@ -78,5 +91,18 @@ export class GuestPages {
       writable: (flags & MemoryAccess.Write) !== 0,
       executable: (flags & MemoryAccess.Execute) !== 0
     }
+  }
+
+  private entryOf(page: number): number {
+    return this.tables.get(Math.floor(page / PAGES_PER_TABLE))?.[page % PAGES_PER_TABLE] ?? 0
+  }
+
+  private tableOf(page: number): Float64Array {
+    const key = Math.floor(page / PAGES_PER_TABLE)
+    const known = this.tables.get(key)
+    if (known !== undefined) return known
+    const table = new Float64Array(PAGES_PER_TABLE)
+    this.tables.set(key, table)
+    return table
   }
 }

@@ -1,6 +1,6 @@
 /**
- * What instructions do: the small subset of 32-bit x86 that Upcall's guest programs use, executed from guest memory.
- * Anything else gives up with the instruction's address and bytes.
+ * What instructions do: the small subset of x86 that Upcall's guest programs use, executed from guest memory, in flat
+ * 32-bit protected mode or in real mode. Anything else gives up with the instruction's address and bytes.
  *
  * Memory is touched before registers, so that an instruction which must wait for a device can be executed again.
  *
@@ -8,17 +8,29 @@
  */
 import { narrow } from "../../domain/SlotWords.ts"
 import { Alu } from "./Flags.ts"
-import { CannotExecute, type Vcpu, WAITING } from "./Vcpu.ts"
+import { CannotExecute, Segment, type Vcpu, WAITING } from "./Vcpu.ts"
 
 const EAX = 0
 const ECX = 1
 const EDX = 2
+const EBX = 3
 const ESP = 4
+const EBP = 5
 const ESI = 6
 const EDI = 7
 
 const INTERRUPT_GATE_32 = 0x8e
 const TRAP_GATE_32 = 0x8f
+
+// Segments that prefixes name; a flat guest has no use for them.
+const SEGMENT_PREFIXES: ReadonlyMap<number, number> = new Map([
+  [0x26, Segment.Es],
+  [0x2e, Segment.Cs],
+  [0x36, Segment.Ss],
+  [0x3e, Segment.Ds],
+  [0x64, Segment.Fs],
+  [0x65, Segment.Gs]
+])
 
 /** How a run of instructions stopped. */
 export type Stop = "Budget" | "Waiting" | "Halted"
@@ -32,12 +44,17 @@ export class Interpreter {
   private codePage = -1
   private start = 0
   private operandSize = 4
+  /** Bytes of what goes to the stack or is an offset in the code. */
+  private nearSize = 4
   private repeat = 0
+  /** The segment of memory operands that a prefix names, or -1. */
+  private segment = -1
   private carryBefore = 0
   // The ModRM byte of the instruction at hand.
   private isRegister = false
   private reg = 0
   private rm = 0
+  private offset = 0
   private address = 0
 
   constructor(vcpu: Vcpu) {
@@ -94,6 +111,7 @@ export class Interpreter {
   }
 
   private enter(vcpu: Vcpu, vector: number): void {
+    if (vcpu.isReal) return this.enterReal(vcpu, vector)
     const gate = vcpu.idtBase + vector * 8
     if (vector * 8 + 7 > vcpu.idtLimit) {
       throw new CannotExecute("Shutdown", `interrupt ${vector} has no gate: the IDT ends at ${vcpu.idtLimit}`)
@@ -120,43 +138,71 @@ export class Interpreter {
     vcpu.eip = high & 0xffff_0000 | low & 0xffff
   }
 
-  /** Executes one instruction; false when it waits for a port. */
-  private step(vcpu: Vcpu): boolean {
-    this.operandSize = 4
+  /** Real mode has a table of far pointers, from address 0 where nothing else was loaded. */
+  private enterReal(vcpu: Vcpu, vector: number): void {
+    const entry = vcpu.idtBase + vector * 4 | 0
+    const isReady = vector * 4 + 3 <= vcpu.idtLimit && vcpu.page(entry) !== undefined &&
+      vcpu.page(entry + 3 | 0) !== undefined &&
+      [-6, -5, -4, -3, -2, -1].every((by) => vcpu.page(vcpu.onStack(by))?.writable === true)
+    if (!isReady) {
+      throw new CannotExecute("Shutdown", `interrupt ${vector} needs its vector and a writable stack in memory`)
+    }
+    const vectorOffset = vcpu.read(entry, 2)
+    const vectorSelector = vcpu.read(entry + 2 | 0, 2)
+    vcpu.push(vcpu.eflags, 2)
+    vcpu.push(vcpu.selectors[Segment.Cs]!, 2)
+    vcpu.push(vcpu.ip, 2)
+    vcpu.isInterruptEnabled = false
+    vcpu.setSegment(Segment.Cs, vectorSelector)
+    vcpu.ip = vectorOffset
+  }
+
+  /** Reads prefixes; the opcode behind them. */
+  private prefixes(vcpu: Vcpu): number {
+    const isReal = vcpu.isReal
+    this.operandSize = isReal ? 2 : 4
     this.repeat = 0
-    this.carryBefore = vcpu.flags.carry
+    this.segment = -1
     let opcode = this.fetch8()
-    while (opcode === 0x66 || opcode === 0xf2 || opcode === 0xf3) {
-      if (opcode === 0x66) this.operandSize = 2
-      else this.repeat = opcode
+    for (;;) {
+      if (opcode === 0x66) this.operandSize = isReal ? 4 : 2
+      else if (opcode === 0xf2 || opcode === 0xf3) this.repeat = opcode
+      else if (isReal && SEGMENT_PREFIXES.has(opcode)) this.segment = SEGMENT_PREFIXES.get(opcode)!
+      else break
       opcode = this.fetch8()
     }
+    this.nearSize = isReal ? this.operandSize : 4
+    return opcode
+  }
+
+  /** Executes one instruction; false when it waits for a port. */
+  private step(vcpu: Vcpu): boolean {
+    this.carryBefore = vcpu.flags.carry
+    const opcode = this.prefixes(vcpu)
     if (opcode < 0x40 && (opcode & 7) < 6) return this.arithmetic(vcpu, opcode >> 3, opcode & 7)
     const size = this.operandSize
+    const near = this.nearSize
     const registers = vcpu.registers
     switch (opcode) {
       case 0x0f:
         return this.twoBytes(vcpu, this.fetch8())
-      case 0x60: {
-        const top = registers[ESP]!
-        for (let i = 0; i < 8; i++) vcpu.write(top - 4 * (i + 1) | 0, 4, i === ESP ? top : registers[i]!)
-        registers[ESP] = top - 32
+      case 0x60:
+        for (let i = 0; i < 8; i++) vcpu.write(vcpu.onStack(-near * (i + 1)), near, registers[i]!)
+        vcpu.advance(ESP, -near * 8)
         return true
-      }
       case 0x61: {
-        const base = registers[ESP]!
-        const values = Array.from({ length: 8 }, (_, i) => vcpu.read(base + 4 * (7 - i) | 0, 4))
+        const values = Array.from({ length: 8 }, (_, i) => vcpu.read(vcpu.onStack(near * (7 - i)), near))
         values.forEach((value, i) => {
-          if (i !== ESP) registers[i] = value
+          if (i !== ESP) this.writeReg(vcpu, i, near, value)
         })
-        registers[ESP] = base + 32
+        vcpu.advance(ESP, near * 8)
         return true
       }
       case 0x68:
-        vcpu.push(this.fetch32())
+        vcpu.push(this.fetch(near), near)
         return true
       case 0x6a:
-        vcpu.push(this.fetchSigned8())
+        vcpu.push(this.fetchSigned8(), near)
         return true
       case 0x6c:
         return this.string(vcpu, 1, inString)
@@ -213,24 +259,25 @@ export class Interpreter {
       case 0x8d:
         this.modRm(vcpu)
         if (this.isRegister) return this.unsupported("LEA of a register")
-        this.writeReg(vcpu, this.reg, size, this.address)
+        this.writeReg(vcpu, this.reg, size, this.offset)
         return true
       case 0x8e:
         this.modRm(vcpu)
-        vcpu.selectors[this.reg] = this.readRm(vcpu, 2)
+        if (vcpu.isReal && this.reg === Segment.Cs) return this.unsupported("MOV to CS")
+        vcpu.setSegment(this.reg, this.readRm(vcpu, 2))
         return true
       case 0x90:
         return true
       case 0xa0:
       case 0xa1: {
         const width = opcode === 0xa0 ? 1 : size
-        this.writeReg(vcpu, EAX, width, vcpu.read(this.fetch32(), width))
+        this.writeReg(vcpu, EAX, width, vcpu.read(this.fetchAddress(vcpu), width))
         return true
       }
       case 0xa2:
       case 0xa3: {
         const width = opcode === 0xa2 ? 1 : size
-        vcpu.write(this.fetch32(), width, this.readReg(vcpu, EAX, width))
+        vcpu.write(this.fetchAddress(vcpu), width, this.readReg(vcpu, EAX, width))
         return true
       }
       case 0xa4:
@@ -266,7 +313,7 @@ export class Interpreter {
         this.modRm(vcpu)
         return this.shift(vcpu, opcode === 0xd2 ? 1 : size, registers[ECX]! & 0xff)
       case 0xc3:
-        vcpu.eip = vcpu.pop()
+        vcpu.ip = vcpu.pop(near)
         return true
       case 0xc6:
       case 0xc7: {
@@ -281,13 +328,12 @@ export class Interpreter {
         return true
       }
       case 0xcf: {
-        const top = registers[ESP]!
-        const eip = vcpu.read(top, 4)
-        const selector = vcpu.read(top + 4 | 0, 4)
-        const eflags = vcpu.read(top + 8 | 0, 4)
-        registers[ESP] = top + 12
-        vcpu.eip = eip | 0
-        vcpu.selectors[1] = selector
+        const target = vcpu.read(vcpu.onStack(0), near)
+        const selector = vcpu.read(vcpu.onStack(near), near)
+        const eflags = vcpu.read(vcpu.onStack(near * 2), near)
+        vcpu.advance(ESP, near * 3)
+        vcpu.setSegment(Segment.Cs, selector)
+        vcpu.ip = target | 0
         vcpu.eflags = eflags
         return true
       }
@@ -295,15 +341,14 @@ export class Interpreter {
       case 0xe1:
       case 0xe2: {
         const by = this.fetchSigned8()
-        const count = registers[ECX]! - 1
-        registers[ECX] = count
+        vcpu.advance(ECX, -1)
         const isWanted = opcode === 0xe2 || (vcpu.flags.result === 0) === (opcode === 0xe1)
-        if (registers[ECX] !== 0 && isWanted) this.jump(vcpu, by)
+        if (vcpu.count(ECX) !== 0 && isWanted) this.jump(vcpu, by)
         return true
       }
       case 0xe3: {
         const by = this.fetchSigned8()
-        if (registers[ECX] === 0) this.jump(vcpu, by)
+        if (vcpu.count(ECX) === 0) this.jump(vcpu, by)
         return true
       }
       case 0xe4:
@@ -323,18 +368,18 @@ export class Interpreter {
       case 0xef:
         return this.portOut(vcpu, registers[EDX]! & 0xffff, size)
       case 0xe8: {
-        const by = this.fetch32()
-        vcpu.push(vcpu.eip)
+        const by = this.fetch(near)
+        vcpu.push(vcpu.ip, near)
         this.jump(vcpu, by)
         return true
       }
       case 0xe9:
-        this.jump(vcpu, this.fetch32())
+        this.jump(vcpu, this.fetch(near))
         return true
       case 0xea: {
-        const target = this.fetch32()
-        vcpu.selectors[1] = this.fetch(2)
-        vcpu.eip = target
+        const target = this.fetch(near)
+        vcpu.setSegment(Segment.Cs, this.fetch(2))
+        vcpu.ip = target
         return true
       }
       case 0xeb:
@@ -384,10 +429,10 @@ export class Interpreter {
         this.writeReg(vcpu, low, size, vcpu.flags.step(vcpu.registers[low]!, -1, size))
         return true
       case 0x0a:
-        vcpu.push(vcpu.registers[low]!)
+        vcpu.push(vcpu.registers[low]!, this.nearSize)
         return true
       case 0x0b:
-        vcpu.registers[low] = vcpu.pop()
+        this.writeReg(vcpu, low, this.nearSize, vcpu.pop(this.nearSize))
         return true
       case 0x0e:
       case 0x0f: {
@@ -415,7 +460,7 @@ export class Interpreter {
   private twoBytes(vcpu: Vcpu, opcode: number): boolean {
     const size = this.operandSize
     if (opcode >> 4 === 0x8) {
-      const by = this.fetch32()
+      const by = this.fetch(this.nearSize)
       if (vcpu.flags.holds(opcode & 15)) this.jump(vcpu, by)
       return true
     }
@@ -424,7 +469,8 @@ export class Interpreter {
         this.modRm(vcpu)
         if (this.isRegister || (this.reg !== 2 && this.reg !== 3)) return this.unsupported("opcode 0x0f 0x01")
         const limit = vcpu.read(this.address, 2)
-        const base = vcpu.read(this.address + 2 | 0, 4)
+        // With 16-bit operands, the base has 24 bits.
+        const base = vcpu.read(this.address + 2 | 0, 4) & (vcpu.isReal && size === 2 ? 0xff_ffff : -1)
         if (this.reg === 2) {
           vcpu.gdtLimit = limit
           vcpu.gdtBase = base
@@ -501,6 +547,7 @@ export class Interpreter {
   }
 
   private groupFive(vcpu: Vcpu, width: number): boolean {
+    const near = this.nearSize
     this.modRm(vcpu)
     switch (this.reg) {
       case 0:
@@ -510,16 +557,16 @@ export class Interpreter {
         this.writeRm(vcpu, width, vcpu.flags.step(this.readRm(vcpu, width), -1, width))
         return true
       case 2: {
-        const target = this.readRm(vcpu, 4)
-        vcpu.push(vcpu.eip)
-        vcpu.eip = target | 0
+        const target = this.readRm(vcpu, near)
+        vcpu.push(vcpu.ip, near)
+        vcpu.ip = target | 0
         return true
       }
       case 4:
-        vcpu.eip = this.readRm(vcpu, 4) | 0
+        vcpu.ip = this.readRm(vcpu, near) | 0
         return true
       case 6:
-        vcpu.push(this.readRm(vcpu, 4))
+        vcpu.push(this.readRm(vcpu, near), near)
         return true
       default:
         return this.unsupported("far call or jump through memory")
@@ -542,15 +589,23 @@ export class Interpreter {
    * element is an access of its own and an interrupt can come between two.
    */
   private string(vcpu: Vcpu, width: number, element: StringElement): boolean {
-    const registers = vcpu.registers
     const isRepeated = this.repeat !== 0
-    if (isRepeated && registers[ECX] === 0) return true
+    if (isRepeated && vcpu.count(ECX) === 0) return true
     if (!element(vcpu, width, stepOf(vcpu, width), this)) return false
     if (isRepeated) {
-      registers[ECX] = registers[ECX]! - 1
-      if (registers[ECX] !== 0) vcpu.eip = this.start
+      vcpu.advance(ECX, -1)
+      if (vcpu.count(ECX) !== 0) vcpu.eip = this.start
     }
     return true
+  }
+
+  /** Where a string instruction reads: at DS:SI, if no prefix names another segment. */
+  source(vcpu: Vcpu): number {
+    return vcpu.linear(this.segmentOr(Segment.Ds), vcpu.registers[ESI]!)
+  }
+
+  private segmentOr(segment: number): number {
+    return this.segment < 0 ? segment : this.segment
   }
 
   private modRm(vcpu: Vcpu): void {
@@ -560,13 +615,33 @@ export class Interpreter {
     this.rm = byte & 7
     this.isRegister = mode === 3
     if (this.isRegister) return
+    if (vcpu.isReal) return this.shortAddress(vcpu, mode)
     let address: number
     if (this.rm === 4) address = this.scaledIndex(vcpu, mode)
     else if (this.rm === 5 && mode === 0) address = this.fetch32()
     else address = vcpu.registers[this.rm]!
     if (mode === 1) address += this.fetchSigned8()
     else if (mode === 2) address += this.fetch32()
-    this.address = address | 0
+    this.offset = address | 0
+    this.address = this.offset
+  }
+
+  /** The forms of 16-bit addresses: two registers, one, or none, and a displacement. */
+  private shortAddress(vcpu: Vcpu, mode: number): void {
+    const { registers } = vcpu
+    const isAbsolute = this.rm === 6 && mode === 0
+    const [first, second] = SHORT_FORMS[this.rm]!
+    let offset = isAbsolute ? this.fetch(2) : registers[first]! + (second === undefined ? 0 : registers[second]!)
+    if (mode === 1) offset += this.fetchSigned8()
+    else if (mode === 2) offset += this.fetch(2)
+    this.offset = offset & 0xffff
+    const onStack = first === EBP && !isAbsolute
+    this.address = vcpu.linear(this.segmentOr(onStack ? Segment.Ss : Segment.Ds), this.offset)
+  }
+
+  /** An address that stands in the instruction itself. */
+  private fetchAddress(vcpu: Vcpu): number {
+    return vcpu.isReal ? vcpu.linear(this.segmentOr(Segment.Ds), this.fetch(2)) : this.fetch32()
   }
 
   private scaledIndex(vcpu: Vcpu, mode: number): number {
@@ -601,7 +676,7 @@ export class Interpreter {
   }
 
   private jump(vcpu: Vcpu, by: number): void {
-    vcpu.eip = vcpu.eip + by | 0
+    vcpu.ip = vcpu.ip + by | 0
   }
 
   private fetch8(): number {
@@ -639,6 +714,18 @@ export class Interpreter {
   }
 }
 
+/** The registers whose sum a 16-bit address begins with, by the low bits of ModRM. */
+const SHORT_FORMS: ReadonlyArray<readonly [first: number, second?: number]> = [
+  [EBX, ESI],
+  [EBX, EDI],
+  [EBP, ESI],
+  [EBP, EDI],
+  [ESI],
+  [EDI],
+  [EBP],
+  [EBX]
+]
+
 /** Moves one element and its pointers; false when it waits for a port. */
 type StringElement = (vcpu: Vcpu, width: number, by: number, interpreter: Interpreter) => boolean
 
@@ -652,33 +739,36 @@ const stepOf = (vcpu: Vcpu, width: number): number => {
 const inString: StringElement = (vcpu, width, by) => {
   const value = vcpu.portReadKept(vcpu.registers[EDX]! & 0xffff, width)
   if (value < 0) return false
-  vcpu.write(vcpu.registers[EDI]!, width, value)
-  vcpu.registers[EDI] = vcpu.registers[EDI]! + by
+  vcpu.write(destination(vcpu), width, value)
+  vcpu.advance(EDI, by)
   return true
 }
 
-const outString: StringElement = (vcpu, width, by) => {
-  const value = vcpu.read(vcpu.registers[ESI]!, width)
+const outString: StringElement = (vcpu, width, by, interpreter) => {
+  const value = vcpu.read(interpreter.source(vcpu), width)
   if (vcpu.portWrite(vcpu.registers[EDX]! & 0xffff, width, value) < 0) return false
-  vcpu.registers[ESI] = vcpu.registers[ESI]! + by
+  vcpu.advance(ESI, by)
   return true
 }
 
-const moveString: StringElement = (vcpu, width, by) => {
-  vcpu.write(vcpu.registers[EDI]!, width, vcpu.read(vcpu.registers[ESI]!, width))
-  vcpu.registers[ESI] = vcpu.registers[ESI]! + by
-  vcpu.registers[EDI] = vcpu.registers[EDI]! + by
+const moveString: StringElement = (vcpu, width, by, interpreter) => {
+  vcpu.write(destination(vcpu), width, vcpu.read(interpreter.source(vcpu), width))
+  vcpu.advance(ESI, by)
+  vcpu.advance(EDI, by)
   return true
 }
 
 const storeString: StringElement = (vcpu, width, by) => {
-  vcpu.write(vcpu.registers[EDI]!, width, narrow(vcpu.registers[EAX]!, width))
-  vcpu.registers[EDI] = vcpu.registers[EDI]! + by
+  vcpu.write(destination(vcpu), width, narrow(vcpu.registers[EAX]!, width))
+  vcpu.advance(EDI, by)
   return true
 }
 
 const loadString: StringElement = (vcpu, width, by, interpreter) => {
-  interpreter.writeReg(vcpu, EAX, width, vcpu.read(vcpu.registers[ESI]!, width))
-  vcpu.registers[ESI] = vcpu.registers[ESI]! + by
+  interpreter.writeReg(vcpu, EAX, width, vcpu.read(interpreter.source(vcpu), width))
+  vcpu.advance(ESI, by)
   return true
 }
+
+/** Where a string instruction writes: at ES:DI, whatever prefixes say. */
+const destination = (vcpu: Vcpu): number => vcpu.linear(Segment.Es, vcpu.registers[EDI]!)

@@ -18,6 +18,11 @@ import { Pic8259 } from "./Pic8259.ts"
 const CACHED_PAGES = 64
 const { Paging, ProtectionEnable } = VcpuRegisters.Cr0
 
+/** The numbers by which instructions name segments. */
+export const Segment = { Es: 0, Cs: 1, Ss: 2, Ds: 3, Fs: 4, Gs: 5 } as const
+
+const ESP = 4
+
 /** Thrown to give an instruction up until its request is answered. */
 export const WAITING = Symbol("waiting for an answer")
 
@@ -37,12 +42,15 @@ export class Vcpu {
   /** EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI. */
   readonly registers = new Int32Array(8)
   readonly selectors = new Uint16Array(8)
+  /** The linear address of the next instruction, whatever segment it lies in. */
   eip = 0
   isInterruptEnabled = false
   isDirectionDown = false
   /** Interrupts wait for one instruction more: the one after STI. */
   isShadowed = false
   isHalted = false
+  /** In real mode a segment begins at 16 times what was loaded, and offsets have 16 bits; else all begin at 0. */
+  isReal = false
   gdtBase = 0
   gdtLimit = 0
   idtBase = 0
@@ -55,6 +63,7 @@ export class Vcpu {
   onAccess: () => void = () => undefined
 
   readonly requests: SlotWriter
+  private readonly bases = new Float64Array(8)
   private readonly pages: GuestPages
   private readonly cachedNumbers = new Int32Array(CACHED_PAGES).fill(-1)
   private readonly cachedPages: Array<GuestPage | undefined> = Array.from({ length: CACHED_PAGES }, () => undefined)
@@ -90,6 +99,10 @@ export class Vcpu {
       registers.fsSel,
       registers.gsSel
     ])
+    this.isReal = (registers.cr0 & ProtectionEnable) === 0n
+    // set_vcpu_regs of ACRN's vcpu.c: CS comes with its base, the others begin at 0 until the guest loads them.
+    this.bases.fill(0)
+    this.bases[Segment.Cs] = Number(BigInt.asUintN(32, registers.csBase))
     this.eip = Number(BigInt.asUintN(32, registers.csBase + registers.rip))
     this.eflags = Number(BigInt.asUintN(32, registers.rflags))
     this.gdtBase = Number(BigInt.asUintN(32, registers.gdt.base))
@@ -123,8 +136,8 @@ export class Vcpu {
         rsi: unsigned(6),
         rdi: unsigned(7)
       },
-      rip: BigInt(this.eip >>> 0),
-      csBase: 0n,
+      rip: BigInt(this.eip - this.bases[Segment.Cs]! >>> 0),
+      csBase: BigInt(this.bases[Segment.Cs]!),
       rflags: BigInt(this.eflags >>> 0),
       gdt: { base: BigInt(this.gdtBase), limit: this.gdtLimit },
       idt: { base: BigInt(this.idtBase), limit: this.idtLimit },
@@ -140,11 +153,40 @@ export class Vcpu {
   /** Why this vCPU cannot run with the registers it was given, if it cannot. */
   get startProblem(): string | undefined {
     const { cr0, csBase } = this.initial
-    if ((cr0 & ProtectionEnable) === 0n || (cr0 & Paging) !== 0n || csBase !== 0n) {
-      return "the simulated vCPU executes flat 32-bit protected mode without paging only: " +
-        "set registers with VcpuRegisters.flat32"
-    }
-    return undefined
+    const isSet = this.initial !== VcpuRegisters.zero
+    if (isSet && (cr0 & Paging) === 0n && (this.isReal || csBase === 0n)) return undefined
+    return "the simulated vCPU executes real mode and flat 32-bit protected mode, both without paging: " +
+      "set registers with VcpuRegisters.flat32 or VcpuRegisters.realMode"
+  }
+
+  /** The linear address of an offset in a segment. */
+  linear(segment: number, offset: number): number {
+    return this.isReal ? this.bases[segment]! + (offset & 0xffff) | 0 : offset
+  }
+
+  setSegment(segment: number, selector: number): void {
+    this.selectors[segment] = selector
+    if (this.isReal) this.bases[segment] = (selector & 0xffff) * 16
+  }
+
+  /** Where the next instruction is from here: the offset in CS that near jumps and calls know. */
+  get ip(): number {
+    return this.isReal ? this.eip - this.bases[Segment.Cs]! & 0xffff : this.eip
+  }
+
+  set ip(offset: number) {
+    this.eip = this.linear(Segment.Cs, offset)
+  }
+
+  /** Moves a register that counts or points: in real mode its low half is all there is of it. */
+  advance(register: number, by: number): void {
+    const value = this.registers[register]!
+    this.registers[register] = this.isReal ? value & ~0xffff | value + by & 0xffff : value + by
+  }
+
+  /** What a counter holds. */
+  count(register: number): number {
+    return this.isReal ? this.registers[register]! & 0xffff : this.registers[register]!
   }
 
   get eflags(): number {
@@ -206,15 +248,19 @@ export class Vcpu {
     bytes[offset + 3] = value >> 24
   }
 
-  push(value: number): void {
-    const top = this.registers[4]! - 4
-    this.write(top, 4, value)
-    this.registers[4] = top
+  /** The linear address `by` bytes above the top of the stack. */
+  onStack(by: number): number {
+    return this.linear(Segment.Ss, this.registers[ESP]! + by | 0)
   }
 
-  pop(): number {
-    const value = this.read(this.registers[4]!, 4)
-    this.registers[4] = this.registers[4]! + 4
+  push(value: number, size = 4): void {
+    this.write(this.onStack(-size), size, value)
+    this.advance(ESP, -size)
+  }
+
+  pop(size = 4): number {
+    const value = this.read(this.onStack(0), size)
+    this.advance(ESP, size)
     return value | 0
   }
 

@@ -7,6 +7,7 @@ import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
+import { Errno } from "../../domain/Errno.ts"
 import type { HypervisorProfile } from "../../domain/HypervisorProfile.ts"
 import * as MemoryRegion from "../../domain/MemoryRegion.ts"
 import { GuestMemoryMap } from "../GuestMemory.ts"
@@ -78,11 +79,12 @@ export const makeMemory = (options: {
     }, { discard: true })
   )
 
-  // A hypervisor that refuses to map a region may have mapped it, or a part of it.
+  // A hypervisor that refuses to map a region may have mapped it. It maps all of it or nothing, and takes away only what
+  // is mapped: -EINVAL tells that nothing is.
   const isTakenAway = (mapped: MemoryRegion.MappedRegion): Effect.Effect<boolean> =>
     Effect.match(hypercalls.setMemoryRegions(vmId, [MemoryRegion.toUnmapOp(mapped)]), {
       onSuccess: () => true,
-      onFailure: () => false
+      onFailure: ({ reason }) => reason._tag === "Refused" && reason.result === -Errno.EINVAL
     })
 
   const keepUntilTheEnd = (scope: Scope.Closeable): void => {
@@ -157,6 +159,9 @@ export const makeMemory = (options: {
       const region = checked.success
       if (guestMap.translate(wanted.guestAddress, wanted.bytes) === undefined) {
         return refuse({ _tag: "NotMapped", guestAddress: wanted.guestAddress, bytes: wanted.bytes })
+      }
+      if (profile.keepsRamMapped === true) {
+        return refuse(beyond(profile, "removal of RAM at guest address", wanted.guestAddress, "RAM until the VM's end"))
       }
       if (profile.mapping === "OneBlockFromZero") {
         return refuse(

@@ -50,7 +50,13 @@ export const expectedOf = ({ called, steps }: MappingCase, { mapping }: Hypervis
     if (isAdd && service === "Nowhere" && bytes > 0) return -Errno.EINVAL
     // Addresses are rounded up to a page.
     const first = isSkewed ? page + 1 : page
-    for (let index = 0; index < bytes / PAGE_BYTES; index++) {
+    const count = bytes / PAGE_BYTES
+    // Only what is wholly mapped can be taken away.
+    const isWhole = Array.from({ length: count }, (_, index) => window[first + index]).every((each) =>
+      each !== undefined
+    )
+    if (!isAdd && !isWhole) return -Errno.EINVAL
+    for (let index = 0; index < count; index++) {
       if (!isAdd) window[first + index] = undefined
       // A page that is mapped keeps what it has.
       else window[first + index] ??= { bytes: pages[HOME_PAGES + Number(service) + index]!, rights }

@@ -1,12 +1,12 @@
 /**
  * ACRN's rules for hypercalls as a pure function, as short and plain as they can be said: from what VMs there are and a
- * call to its result and what VMs there are then. Whatever gives a negative result changes nothing, but for one call
- * (SET_IOREQ_BUFFER with a bad page).
+ * call to its result and what VMs there are then. Whatever gives a negative result changes nothing, but for two calls:
+ * SET_IOREQ_BUFFER with a bad page, and a batch whose first operations were taken.
  *
  * Each rule names its function in ACRN's `hypervisor/common/hypercall.c`. It knows nothing of Upcall's own model.
  */
 import { SlotStateCode } from "../../domain/abi/IoRequestSlot.ts"
-import { MemoryRegionOpCode } from "../../domain/abi/MemoryRegionBatch.ts"
+import { MEMORY_ACCESS_MASK, MemoryRegionOpCode } from "../../domain/abi/MemoryRegionBatch.ts"
 import { Errno } from "../../domain/Errno.ts"
 import type { HypervisorProfile } from "../../domain/HypervisorProfile.ts"
 import { MAX_VCPUS, PAGE_BYTES } from "../../domain/Limits.ts"
@@ -31,6 +31,8 @@ export interface VmModel {
   /** Whether it ran before it was paused. */
   readonly ran: boolean
   readonly hasPage: boolean
+  /** The numbers of the guest pages that are mapped. */
+  readonly mapped: ReadonlySet<bigint>
   /** RAX of each vCPU whose registers were set. */
   readonly registers: ReadonlyMap<number, number>
 }
@@ -58,6 +60,7 @@ export const initial: Model = {
 
 const EPERM = [-Errno.EPERM]
 const EINVAL = [-Errno.EINVAL]
+const ENOTTY = [-Errno.ENOTTY]
 const OK = [0]
 // dispatch_hypercall: by ACRN's version, and by whether there ever could be such a VM.
 const NO_SUCH_VM = [-Errno.EINVAL, -Errno.EPERM, -Errno.ENOTTY]
@@ -77,14 +80,21 @@ export const step = (model: Model, call: Call, abilities: Abilities): Answer => 
     // dispatch_hypercall
     case "Unknown":
       return refused([-Errno.ENOTTY])
-    // hcall_create_vm
+    // hcall_create_vm; without its structure, dispatch_hypercall finds no VM to call it for.
     case "Create": {
+      if (call.structure !== "Memory") return refused(ENOTTY)
       const vcpus = call.affinity === 0n ? abilities.configuredVcpus : countBits(call.affinity)
-      const isLegal = call.structure === "Memory" && call.affinity >> BigInt(MAX_VCPUS) === 0n &&
-        vcpus <= abilities.profile.maxVcpus
+      const isLegal = call.affinity >> BigInt(MAX_VCPUS) === 0n && vcpus <= abilities.profile.maxVcpus
       if (!isLegal) return refused()
       if (model.vms.filter((vm) => vm !== undefined).length === abilities.maxVms) return refused(NO_ROOM)
-      const made: VmModel = { vcpus, state: "Created", ran: false, hasPage: false, registers: new Map() }
+      const made: VmModel = {
+        vcpus,
+        state: "Created",
+        ran: false,
+        hasPage: false,
+        mapped: new Set(),
+        registers: new Map()
+      }
       return [{ results: OK, vcpus }, { ...model, vms: [...model.vms, made] }]
     }
     default: {
@@ -146,8 +156,11 @@ const stepOf = (self: VmModel, model: Model, call: VmCall, abilities: Abilities)
       return self.hasPage && call.vcpu % 0x1_0000 < self.vcpus ? accepted() : refused()
     // hcall_set_vm_memory_regions: in order, up to the first that is refused; none at all is refused too.
     case "SetRegions": {
-      if (call.structure !== "Memory" || call.operations.length === 0) return refused()
-      return call.operations.every((operation) => isTaken(operation, abilities.profile)) ? accepted() : refused(EINVAL)
+      if (call.structure !== "Memory") return refused(ENOTTY)
+      if (call.operations.length === 0) return refused()
+      const mapped = new Set(self.mapped)
+      const isAll = call.operations.every((operation) => isTaken(operation, mapped, abilities.profile))
+      return [{ results: isAll ? OK : EINVAL }, become({ mapped })]
     }
     // hcall_set_irqline; ACRN ignores an operation that is none.
     case "SetIrqLine":
@@ -156,14 +169,29 @@ const stepOf = (self: VmModel, model: Model, call: VmCall, abilities: Abilities)
   }
 }
 
-/** set_vm_memory_region: whole pages, inside the guest's addresses, and for a page that is added, memory behind it. */
-const isTaken = ({ guest, service, size, type }: RegionOperation, profile: HypervisorProfile): boolean => {
+/**
+ * set_vm_memory_region: whole pages, inside the guest's addresses; for pages that are added, memory behind them; pages
+ * that are removed must be mapped, all of them. A page that is added without any right is not mapped.
+ */
+const isTaken = (
+  { attributes, guest, service, size, type }: RegionOperation,
+  mapped: Set<bigint>,
+  profile: HypervisorProfile
+): boolean => {
   // The one mapping there is, of a VM's own RAM, is none that a sequence asks for.
   if (profile.mapping === "OneBlockFromZero" || size % PAGE_BYTES !== 0) return false
   const pages = BigInt(PAGE_BYTES)
-  const end = (guest + pages - 1n) / pages * pages + BigInt(size)
-  if (end > 1n << BigInt(profile.addressBits)) return false
-  return type !== MemoryRegionOpCode.Add || service === "Own" || size === 0
+  const first = (guest + pages - 1n) / pages
+  if (first * pages + BigInt(size) > 1n << BigInt(profile.addressBits)) return false
+  const numbers = Array.from({ length: size / PAGE_BYTES }, (_, index) => first + BigInt(index))
+  if (type !== MemoryRegionOpCode.Add) {
+    if (!numbers.every((page) => mapped.has(page))) return false
+    for (const page of numbers) mapped.delete(page)
+    return true
+  }
+  if (service !== "Own" && size > 0) return false
+  if ((attributes & MEMORY_ACCESS_MASK) !== 0) { for (const page of numbers) mapped.add(page) }
+  return true
 }
 
 const countBits = (word: bigint): number => {

@@ -42,7 +42,7 @@ const atEachStage = (call: (raw: Raw, vm: { readonly vmId: number; readonly page
     const gone = yield* vmAt(raw, "paused")
     yield* raw.destroy(gone.vmId)
     results["destroyed"] = yield* call(raw, gone)
-    results["never"] = yield* call(raw, { vmId: 77, page: gone.page })
+    results["never"] = yield* call(raw, { vmId: 257, page: gone.page })
     return results
   }).pipe(onSimulated())
 
@@ -58,8 +58,8 @@ describe("hypercalls as ACRN takes them", () => {
           "paused fresh": 0,
           paused: 0,
           reset: EPERM,
-          destroyed: EINVAL,
-          never: EINVAL
+          destroyed: EPERM,
+          never: ENOTTY
         })
     ))
 
@@ -74,8 +74,8 @@ describe("hypercalls as ACRN takes them", () => {
           "paused fresh": EPERM,
           paused: EPERM,
           reset: 0,
-          destroyed: EINVAL,
-          never: EINVAL
+          destroyed: EPERM,
+          never: ENOTTY
         })
     ))
 
@@ -90,8 +90,8 @@ describe("hypercalls as ACRN takes them", () => {
           "paused fresh": 0,
           paused: 0,
           reset: 0,
-          destroyed: EINVAL,
-          never: EINVAL
+          destroyed: EPERM,
+          never: ENOTTY
         })
     ))
 
@@ -106,8 +106,8 @@ describe("hypercalls as ACRN takes them", () => {
           "paused fresh": 0,
           paused: 0,
           reset: EPERM,
-          destroyed: EINVAL,
-          never: EINVAL
+          destroyed: EPERM,
+          never: ENOTTY
         })
     ))
 
@@ -122,8 +122,8 @@ describe("hypercalls as ACRN takes them", () => {
           "paused fresh": 0,
           paused: 0,
           reset: 0,
-          destroyed: EINVAL,
-          never: EINVAL
+          destroyed: EPERM,
+          never: ENOTTY
         })
     ))
 
@@ -138,8 +138,8 @@ describe("hypercalls as ACRN takes them", () => {
           "paused fresh": EPERM,
           paused: EPERM,
           reset: 0,
-          destroyed: EINVAL,
-          never: EINVAL
+          destroyed: EPERM,
+          never: ENOTTY
         })
     ))
 
@@ -154,8 +154,8 @@ describe("hypercalls as ACRN takes them", () => {
           "paused fresh": 0,
           paused: 0,
           reset: 0,
-          destroyed: EINVAL,
-          never: EINVAL
+          destroyed: EPERM,
+          never: ENOTTY
         })
     ))
 
@@ -170,8 +170,8 @@ describe("hypercalls as ACRN takes them", () => {
           "paused fresh": 0,
           paused: 0,
           reset: 0,
-          destroyed: EINVAL,
-          never: EINVAL
+          destroyed: EPERM,
+          never: ENOTTY
         })
     ))
 
@@ -180,10 +180,10 @@ describe("hypercalls as ACRN takes them", () => {
       const raw = yield* makeRaw
       const { vmId } = yield* vmAt(raw, "with page")
       for (const op of [0, 1, 2, 3]) assert.strictEqual(yield* raw.irq(vmId, 15, op), 0)
-      assert.strictEqual(yield* raw.irq(vmId, 16, 0), EINVAL)
-      assert.strictEqual(yield* raw.irq(vmId, 0xffff_ffff, 0), EINVAL)
-      assert.strictEqual(yield* raw.irq(vmId, 0, 4), EINVAL)
-      assert.strictEqual(yield* raw.irq(99, 0, 0), EINVAL)
+      assert.strictEqual(yield* raw.irq(vmId, 16, 0), EPERM)
+      assert.strictEqual(yield* raw.irq(vmId, 0xffff_ffff, 0), EPERM)
+      assert.strictEqual(yield* raw.irq(vmId, 0, 4), 0, "what is no operation does nothing")
+      assert.strictEqual(yield* raw.irq(99, 0, 0), EPERM)
     }).pipe(onSimulated()))
 
   describe("CREATE_VM", () => {
@@ -226,7 +226,7 @@ describe("hypercalls as ACRN takes them", () => {
   })
 
   describe("structures", () => {
-    it.effect("that are not wholly memory are -EPERM", () =>
+    it.effect("that are not wholly memory are -EPERM, and -ENOTTY where they name the VM", () =>
       Effect.gen(function*() {
         const raw = yield* makeRaw
         const { vmId } = yield* raw.create(1n)
@@ -235,7 +235,7 @@ describe("hypercalls as ACRN takes them", () => {
         for (const address of bad) {
           const by1 = [HypercallId.CreateVm, HypercallId.SetMemoryRegions]
           const by2 = [HypercallId.SetVcpuRegs, HypercallId.SetIoRequestBuffer]
-          for (const id of by1) assert.strictEqual(yield* raw.gate.call(id, address, 0n), EPERM)
+          for (const id of by1) assert.strictEqual(yield* raw.gate.call(id, address, 0n), ENOTTY)
           for (const id of by2) assert.strictEqual(yield* raw.gate.call(id, BigInt(vmId), address), EPERM)
         }
         assert.strictEqual((yield* raw.create(1n)).vmId, 2, "none of the bad calls created a VM")
@@ -490,13 +490,39 @@ describe("hypercalls as ACRN takes them", () => {
         }
       }).pipe(onSimulated()))
 
-    it.effect("deleting what is not mapped succeeds, however much of it there is", () =>
+    it.effect("deleting what is not wholly mapped is -EINVAL and removes nothing, however much of it there is", () =>
       Effect.gen(function*() {
         const { raw, reads, vmId } = yield* prepared
-        assert.strictEqual(yield* raw.regions(vmId, [add(0x10_0000, 0, 2 ** 51, 2)]), 0)
-        assert.deepStrictEqual(yield* reads(0x3000), [0], "what lies outside is still there")
-        assert.strictEqual(yield* raw.regions(vmId, [add(0x3000, 0, 2 ** 52 - 0x3000, 2)]), 0)
+        const ends = [0x4000 + 0x1000, 2 ** 51, 2 ** 52]
+        for (const end of ends) {
+          assert.strictEqual(yield* raw.regions(vmId, [add(0x3000, 0, end - 0x3000, 2)]), EINVAL)
+        }
+        assert.deepStrictEqual(yield* reads(0x3000), [0], "what is mapped is still there")
+        assert.strictEqual(yield* raw.regions(vmId, [add(0x3000, 0, 0x1000, 2)]), 0)
         assert.deepStrictEqual(yield* reads(0x3000), [HOLE])
+        assert.strictEqual(yield* raw.regions(vmId, [add(0x3000, 0, 0x1000, 2)]), EINVAL, "it is gone already")
+        assert.strictEqual(yield* raw.regions(vmId, [add(0x10_0000, 0, 0, 2)]), 0, "no page at all")
+      }).pipe(onSimulated()))
+
+    it.effect("a page without any right is not mapped: another can take its place", () =>
+      Effect.gen(function*() {
+        const { data, raw, reads, vmId } = yield* prepared
+        assert.strictEqual(yield* raw.regions(vmId, [add(0x10_0000, data, 0x1000, 0, 0x40)]), 0)
+        assert.strictEqual(yield* raw.regions(vmId, [add(0x10_0000, 0, 0x1000, 2)]), EINVAL)
+        assert.strictEqual(yield* raw.regions(vmId, [add(0x10_0000, data + 0x1000, 0x1000)]), 0)
+        assert.deepStrictEqual(yield* reads(0x10_0000), [0xa1a1_a1a1])
+      }).pipe(onSimulated()))
+
+    it.effect("operations that continue each other are refused no earlier for it", () =>
+      Effect.gen(function*() {
+        const { data, raw, reads, vmId } = yield* prepared
+        // The last page of the batch is the first that is no memory; two of the four deletions find a page.
+        const added = [0, 1, 2, 3, 4].map((i) => add(0x10_0000 + i * 0x1000, data + i * 0x1000, 0x1000))
+        assert.strictEqual(yield* raw.regions(vmId, added), EINVAL)
+        assert.deepStrictEqual(yield* reads(0x10_0000, 0x10_3000, 0x10_4000), [0xa0a0_a0a0, 0xa3a3_a3a3, HOLE])
+        const gone = [2, 3, 4, 5].map((i) => add(0x10_0000 + i * 0x1000, 0, 0x1000, 2))
+        assert.strictEqual(yield* raw.regions(vmId, gone), EINVAL)
+        assert.deepStrictEqual(yield* reads(0x10_1000, 0x10_2000, 0x10_3000), [0xa1a1_a1a1, HOLE, HOLE])
       }).pipe(onSimulated()))
 
     it.effect("service pages that are not there, or addresses that are none, are refused", () =>
@@ -534,7 +560,7 @@ describe("hypercalls as ACRN takes them", () => {
           paused: 0,
           reset: EPERM
         })
-        assert.strictEqual(yield* resume.resume(99), EINVAL)
+        assert.strictEqual(yield* resume.resume(99), EPERM)
       }).pipe(onSimulated()))
 
     it.effect("VcpuState reads what was set, and nothing of a running VM or of a vCPU that is not there", () =>
