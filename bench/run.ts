@@ -6,6 +6,8 @@
  * not slow another one down.
  */
 import { spawnSync } from "node:child_process"
+import { figure as acrnIoctl } from "./acrn-ioctl.ts"
+import { figure as acrnRequests } from "./acrn-requests.ts"
 import { figure as dispatchTrip } from "./dispatch-trip.ts"
 import { figure as emulatedLinuxBoot } from "./emulated-linux-boot.ts"
 import { figure as emulatedPause } from "./emulated-pause.ts"
@@ -30,6 +32,8 @@ const figures: ReadonlyArray<Figure> = [
   emulatedPause,
   simVmCreateDestroy,
   importTime,
+  acrnIoctl,
+  acrnRequests,
   emulatedLinuxBoot
 ]
 

@@ -45,10 +45,11 @@ const page: ReadonlyArray<Planted> = [
     ``
   ]),
   plant("the vCPU is notified before COMPLETE is stored", "complete", PAGE, [
-    `    this.page.store32(base + Slot.SLOT_STATE_OFFSET, Complete)
-    if (this.polled[vcpu] === 0) this.tellFinished(vcpu)`,
+    `    this.page.store32(vcpu * SLOT_BYTES + Slot.SLOT_STATE_OFFSET, Complete)
+    return this.polled[vcpu] === 0`,
     `    if (this.polled[vcpu] === 0) this.tellFinished(vcpu)
-    this.page.store32(base + Slot.SLOT_STATE_OFFSET, Complete)`
+    this.page.store32(vcpu * SLOT_BYTES + Slot.SLOT_STATE_OFFSET, Complete)
+    return false`
   ]),
   plant("COMPLETE is stored before the value", "polling hypervisor", PAGE, [
     `    if (size !== NO_VALUE) this.page.store32(`,
@@ -56,8 +57,8 @@ const page: ReadonlyArray<Planted> = [
     if (size !== NO_VALUE) this.page.store32(`
   ]),
   plant("whether a request is polled is read after COMPLETE", "polling hypervisor", PAGE, [
-    `if (this.polled[vcpu] === 0) this.tellFinished(vcpu)`,
-    `if (this.page.load32(base + Slot.SLOT_COMPLETION_POLLING_OFFSET) === 0) this.tellFinished(vcpu)`
+    `return this.polled[vcpu] === 0`,
+    `return this.page.load32(vcpu * SLOT_BYTES + Slot.SLOT_COMPLETION_POLLING_OFFSET) === 0`
   ]),
   plant("a request is fetched before its state is read", "parallel hypervisor", PAGE, [
     `    if (this.isShut) return "NotPending"\n`,

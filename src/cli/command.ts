@@ -17,6 +17,7 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import { fileURLToPath } from "node:url"
 import * as VirtualMachine from "../services/VirtualMachine.ts"
+import * as Doctor from "./doctor.ts"
 import * as Hypervisors from "./Hypervisors.ts"
 import type { Image } from "./Image.ts"
 import * as Keystrokes from "./Keystrokes.ts"
@@ -238,9 +239,31 @@ const demo = Command.make("demo", choiceFlags, (flags) =>
     ])
   )
 
+const doctor = Command.make("doctor", {}, () =>
+  Effect.gen(function*() {
+    const findings = Doctor.diagnose(yield* Doctor.gather())
+    yield* Console.log(Doctor.format(findings))
+    return yield* Effect.fail(new Finished(Doctor.isReady(findings) ? 0 : Outcome.EXIT.failure))
+  })).pipe(
+    Command.withShortDescription("Tell whether VMs can run on ACRN here, and if not, why"),
+    Command.withDescription(
+      [
+        "Tell whether VMs can run on ACRN here: the platform, the hypervisor, the kernel's options, the device",
+        "/dev/acrn_hsm and the right to open it, and koffi; and what to do about each that is missing.",
+        "It opens the device once and changes nothing. The other hypervisors need none of this.",
+        "",
+        "Exit status:",
+        "",
+        "  0    VMs can run on ACRN here",
+        "  1    something is missing"
+      ].join("\n  ")
+    ),
+    Command.withExamples([{ command: "upcall doctor" }])
+  )
+
 const upcall = Command.make("upcall").pipe(
   Command.withDescription("Typed, composable, resource-safe control of virtual machines"),
-  Command.withSubcommands([run, demo]),
+  Command.withSubcommands([run, demo, doctor]),
   Command.withExamples([
     { command: "upcall demo", description: "See it work" },
     { command: "upcall run hello.bin", description: "Run a guest of your own" },

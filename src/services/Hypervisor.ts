@@ -10,7 +10,10 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import * as Scheduler from "effect/Scheduler"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import type { EndReason } from "../domain/EndReason.ts"
+import { describeResult } from "../domain/Errno.ts"
 import type { VcpuRegisters } from "../domain/VcpuRegisters.ts"
 import type { HypercallGate } from "./HypercallGate.ts"
 import type { ServiceMemory } from "./ServiceMemory.ts"
@@ -57,6 +60,130 @@ export class Resume extends Context.Service<Resume, {
 export class VcpuState extends Context.Service<VcpuState, {
   readonly read: (vmId: number, vcpu: number) => Effect.Effect<VcpuRegisters | undefined>
 }>()("upcall/services/VcpuState") {}
+
+/**
+ * What a capability was asked for and could not do. `problem` is the layer's own account of it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CapabilityError extends Schema.TaggedError<CapabilityError>()("CapabilityError", {
+  capability: Schema.String,
+  vmId: Schema.Number,
+  result: Schema.Number,
+  problem: Schema.String
+}) {
+  override get message(): string {
+    return `${this.capability} of VM ${this.vmId} was refused with ${describeResult(this.result)}: ${this.problem}`
+  }
+}
+
+/**
+ * A message-signalled interrupt: the address names the vCPU (bits 19..12 of 0xFEE00000 and above), the data the vector
+ * (bits 7..0).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface MsiMessage {
+  readonly address: number
+  readonly data: number
+}
+
+/**
+ * Interrupts by message (ACRN's INJECT_MSI). As cheap as a line, and it may be done from an I/O handler. The result is
+ * that of a hypercall: 0, or a negative errno.
+ *
+ * @category capabilities
+ * @since 0.1.0
+ */
+export class Msi extends Context.Service<Msi, {
+  readonly inject: (vmId: number, message: MsiMessage) => number
+}>()("upcall/services/Msi") {}
+
+/**
+ * How often a passthrough device's interrupt came; `irq` is its number on the board.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface IrqCount {
+  readonly irq: number
+  readonly count: bigint
+}
+
+/**
+ * Watching a VM's passthrough interrupts (ACRN's VM_INTR_MONITOR), so that a storm of them can be slowed down.
+ *
+ * @category capabilities
+ * @since 0.1.0
+ */
+export class IrqMonitor extends Context.Service<IrqMonitor, {
+  /** The counts so far, one for each passthrough interrupt. */
+  readonly counts: (vmId: number) => Effect.Effect<ReadonlyArray<IrqCount>, CapabilityError>
+  /** Delays each interrupt by this many milliseconds; 0 ends it. */
+  readonly delay: (vmId: number, milliseconds: number) => Effect.Effect<void, CapabilityError>
+}>()("upcall/services/IrqMonitor") {}
+
+/**
+ * A write by the guest that needs no answer: `bytes` from `address` on, and with `match` only writes of that value.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DoorbellPlace {
+  readonly space: "Port" | "Mmio"
+  readonly address: number
+  readonly bytes: 1 | 2 | 4 | 8
+  readonly match?: bigint
+}
+
+/**
+ * `fd` is an eventfd of this process, to be given to what shall hear the bell. `rings` tells how often it rang since it
+ * was last asked, and does not wait.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Doorbell {
+  readonly fd: number
+  readonly rings: Effect.Effect<bigint>
+}
+
+/**
+ * Doorbells that the kernel answers without asking any I/O client (ACRN's IOEVENTFD). Clients do not see these
+ * accesses, and reads of the place give 0.
+ *
+ * @category capabilities
+ * @since 0.1.0
+ */
+export class Doorbells extends Context.Service<Doorbells, {
+  /** Hangs a doorbell until the scope closes, or the VM is destroyed. */
+  readonly attach: (vmId: number, place: DoorbellPlace) => Effect.Effect<Doorbell, CapabilityError, Scope.Scope>
+}>()("upcall/services/Doorbells") {}
+
+/**
+ * `fd` is an eventfd of this process: whoever writes to it interrupts the guest. `raise` does so; its result is 0, or a
+ * negative errno.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface IrqFd {
+  readonly fd: number
+  readonly raise: () => number
+}
+
+/**
+ * Interrupts that the kernel injects when an eventfd is written (ACRN's IRQFD).
+ *
+ * @category capabilities
+ * @since 0.1.0
+ */
+export class IrqFds extends Context.Service<IrqFds, {
+  /** Makes an eventfd that raises this interrupt until the scope closes, or the VM is destroyed. */
+  readonly attach: (vmId: number, message: MsiMessage) => Effect.Effect<IrqFd, CapabilityError, Scope.Scope>
+}>()("upcall/services/IrqFds") {}
 
 /**
  * The Clock and Scheduler of one VM's devices.

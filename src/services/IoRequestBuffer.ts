@@ -16,9 +16,10 @@ import { IoRange } from "../domain/IoRange.ts"
 import { IoRequest, type IoValue } from "../domain/IoRequest.ts"
 import { MAX_VCPUS } from "../domain/Limits.ts"
 import { RequestState } from "../domain/RequestState.ts"
+import { pageFor } from "./dispatch/DefaultClientPage.ts"
 import { formatView } from "./dispatch/formatView.ts"
 import type { PageUse } from "./dispatch/PageUse.ts"
-import { byHand, RequestPage } from "./dispatch/RequestPage.ts"
+import { byHand, type RequestPage } from "./dispatch/RequestPage.ts"
 import { HypercallGate } from "./HypercallGate.ts"
 import { ServiceMemory, type ServiceMemoryError } from "./ServiceMemory.ts"
 
@@ -220,7 +221,7 @@ export const make = (options: { readonly vmId: number; readonly page: number; re
     const gate = yield* HypercallGate
     const memory = yield* ServiceMemory
     const page = yield* Effect.fromResult(memory.page(options.page))
-    return fromPage(new RequestPage(page, vcpus, (vcpu) => gate.notifyFinish(options.vmId, vcpu)))
+    return fromPage(pageFor(gate.profile.dispatchRole, page, vcpus, (vcpu) => gate.notifyFinish(options.vmId, vcpu)))
   })
 
 const stateNames = new Map<number, RequestState>([
@@ -237,18 +238,11 @@ const bareUse = (page: RequestPage): PageUse => ({
   nearMisses: () => []
 })
 
-const ownerOf = (code: number, isHeld: boolean): SlotView["owner"] => {
-  switch (code) {
-    case SlotStateCode.Free:
-    case SlotStateCode.Complete:
-      return isHeld ? "Nobody" : "Hypervisor"
-    case SlotStateCode.Pending:
-      return isHeld ? "Nobody" : "Service"
-    case SlotStateCode.Processing:
-      return isHeld ? "Service" : "Nobody"
-    default:
-      return "Nobody"
-  }
+// A kernel's module between the hypervisor and this program is the hypervisor's side of it.
+const ownerOf = (page: RequestPage, vcpu: number, code: number, isHeld: boolean): SlotView["owner"] => {
+  if (isHeld) return code === SlotStateCode.Processing ? "Service" : "Nobody"
+  if (page.isOffered(vcpu, code)) return "Service"
+  return page.isElsewhere(code) ? "Hypervisor" : "Nobody"
 }
 
 const viewSlot = (page: RequestPage, use: PageUse, vcpu: number): SlotView => {
@@ -257,7 +251,7 @@ const viewSlot = (page: RequestPage, use: PageUse, vcpu: number): SlotView => {
   const shown = {
     vcpu: VcpuId.make(vcpu),
     state: stateNames.get(code) ?? { unknown: code },
-    owner: ownerOf(code, held),
+    owner: ownerOf(page, vcpu, code, held),
     held,
     epoch: page.epoch(vcpu)
   }
@@ -300,7 +294,7 @@ export const fromPage = (page: RequestPage, use: PageUse = bareUse(page)): IoReq
 
   const pendingSlot = (vcpu: VcpuId, epoch: number, request: IoRequest): PendingSlot => {
     const isCurrent = () =>
-      page.epoch(vcpu) === epoch && !page.isHeld(vcpu) && page.stateCode(vcpu) === SlotStateCode.Pending
+      page.epoch(vcpu) === epoch && !page.isHeld(vcpu) && page.isOffered(vcpu, page.stateCode(vcpu))
     return {
       state: "Pending",
       vcpu,

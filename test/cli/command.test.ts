@@ -5,6 +5,7 @@ import { TestClock, TestConsole } from "effect/testing"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { main } from "../../src/cli/command.ts"
+import * as Doctor from "../../src/cli/doctor.ts"
 import { RawMode } from "../../src/cli/RawMode.ts"
 import * as guests from "./guests.ts"
 
@@ -108,6 +109,18 @@ describe("upcall", () => {
       const version = yield* upcall(["--version"])
       assert.strictEqual(version.status, 0)
       assert.include(version.lines, "1.2.3")
+    }))
+
+  it.effect("tells whether VMs can run on ACRN here, in words and by its exit status", () =>
+    Effect.gen(function*() {
+      const findings = Doctor.diagnose(yield* Doctor.gather())
+      const { errors, lines, status } = yield* upcall(["doctor"])
+      assert.strictEqual(lines, Doctor.format(findings))
+      assert.strictEqual(status, Doctor.isReady(findings) ? 0 : 1)
+      assert.strictEqual(errors, "")
+      const help = yield* upcall(["doctor", "--help"])
+      assert.strictEqual(help.status, 0)
+      for (const part of ["/dev/acrn_hsm", "Exit status", "upcall doctor"]) assert.include(help.lines, part)
     }))
 
   it.effect("shows its help, as an error, when it gets no command", () =>

@@ -19,9 +19,10 @@ const exported = (barrel: string): ReadonlyMap<string, string> =>
   )
 
 describe("the barrels", () => {
-  it("upcall names every module of domain, services and layers", () => {
+  it("upcall names every module of domain, services and layers but the one that needs Node.js", () => {
     const index = exported("index.ts")
     const modules = publicModules("domain", "services", "layers", "layers/devices", "layers/images")
+      .filter((path) => path !== "layers/Acrn.ts")
     assert.deepStrictEqual([...index.keys()].toSorted(), modules)
     for (const [path, name] of index) assert.isTrue(path.endsWith(`/${name}.ts`), `${path} is exported as ${name}`)
   })

@@ -6,6 +6,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { VcpuId } from "../../domain/Address.ts"
+import type { HypervisorProfile } from "../../domain/HypervisorProfile.ts"
 import type { IoRequest, IoValue } from "../../domain/IoRequest.ts"
 import type { GuestTime } from "../Hypervisor.ts"
 import { IoDispatcher } from "../IoDispatcher.ts"
@@ -14,12 +15,13 @@ import { Abandonment } from "./Abandonment.ts"
 import type { Client, Deadline } from "./Client.ts"
 import { Clients } from "./Clients.ts"
 import { ConfigAddress } from "./ConfigAddress.ts"
+import { pageFor } from "./DefaultClientPage.ts"
 import { EventLog } from "./EventLog.ts"
 import { type Held, InFlight } from "./InFlight.ts"
 import { Intake } from "./Intake.ts"
 import { Observers } from "./Observers.ts"
 import type { Holder, PageUse } from "./PageUse.ts"
-import { byHand, RequestPage } from "./RequestPage.ts"
+import { byHand, type RequestPage } from "./RequestPage.ts"
 import { Routes } from "./Routes.ts"
 import { TransitionRing } from "./TransitionRing.ts"
 
@@ -59,10 +61,11 @@ export class Dispatcher {
     page: ServicePage,
     vcpus: number,
     notifyFinish: (vcpu: number) => number,
-    guestTime: GuestTime | undefined
+    guestTime: GuestTime | undefined,
+    role?: HypervisorProfile["dispatchRole"]
   ) {
     const { events, intake } = this
-    this.page = new RequestPage(page, vcpus, (vcpu) => {
+    this.page = pageFor(role, page, vcpus, (vcpu) => {
       const result = notifyFinish(vcpu)
       if (result < 0) events.report({ _tag: "NotifyRefused", vcpu: vcpu as VcpuId, result })
       return result

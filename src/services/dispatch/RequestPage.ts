@@ -1,5 +1,6 @@
 /**
- * The Service VM's half of the slot protocol on one shared page: fetch once, claim, complete.
+ * The Service VM's half of the slot protocol on one shared page: fetch once, claim, complete. This is the whole half, as
+ * it is played over a bare hypervisor; `DefaultClientPage` is the part of it that a kernel's own module leaves over.
  *
  * It keeps what it holds in memory of its own. A claim is a vCPU and an epoch; completing, clearing and taking away
  * move the epoch on, so a late, second or foreign completion is recognised by one comparison, whatever the page says.
@@ -61,7 +62,7 @@ export class RequestPage {
   onHandClaimOver: (vcpu: number) => void = () => undefined
 
   readonly vcpus: number
-  private readonly page: ServicePage
+  protected readonly page: ServicePage
   private readonly notify: (vcpu: number) => number
   private readonly words = new Int32Array(SlotWords.SLOT_WORDS)
   private readonly held: Uint8Array
@@ -109,9 +110,9 @@ export class RequestPage {
       return "Foreign"
     }
     // Guard: cve-2018-10981
-    if (state !== Pending) {
+    if (!this.isOffered(vcpu, state)) {
       if (state === Complete && this.unheard[vcpu] === 1) this.tellFinished(vcpu)
-      if (state === Free || state === Complete) return "NotPending"
+      if (this.isElsewhere(state)) return "NotPending"
       this.problem = state === Processing
         ? "the slot says PROCESSING but nobody holds it"
         : `${state} is not a request state`
@@ -140,7 +141,7 @@ export class RequestPage {
   /** What a slot shows, for people: it changes nothing of what was looked at. */
   peek(vcpu: number): { readonly code: number; readonly request: IoRequest | undefined; readonly problem: string } {
     const code = this.isShut ? Free : this.stateCode(vcpu)
-    if (code !== Pending) return { code, request: undefined, problem: "" }
+    if (!this.isOffered(vcpu, code)) return { code, request: undefined, problem: "" }
     const words = new Int32Array(SlotWords.SLOT_WORDS)
     this.page.fetchRequest(vcpu * SLOT_BYTES, words)
     const request = SlotWords.decode(words, vcpu)
@@ -152,7 +153,7 @@ export class RequestPage {
     this.held[vcpu] = HELD
     const epoch = this.epochs[vcpu]! + 1
     this.epochs[vcpu] = epoch
-    this.page.store32(vcpu * SLOT_BYTES + Slot.SLOT_STATE_OFFSET, Processing)
+    this.storeClaim(vcpu)
     if (this.transitions !== undefined) this.transitions.write(vcpu, epoch, StepCode.Claim)
     return epoch
   }
@@ -223,8 +224,27 @@ export class RequestPage {
     if (size !== NO_VALUE) this.page.store32(base + Slot.REQUEST_VALUE_OFFSET, SlotWords.lowWord(value, size))
     // The word above is the bus number in a PCI request; only 8-byte accesses own it.
     if (size === 8) this.page.store32(base + Slot.REQUEST_VALUE_OFFSET + 4, SlotWords.highWord(value, size))
-    this.page.store32(base + Slot.SLOT_STATE_OFFSET, Complete)
-    if (this.polled[vcpu] === 0) this.tellFinished(vcpu)
+    if (this.storeCompletion(vcpu)) this.tellFinished(vcpu)
+  }
+
+  /** Whether a slot that nobody here holds shows a request for us. */
+  isOffered(_vcpu: number, state: number): boolean {
+    return state === Pending
+  }
+
+  /** Whether a slot that shows no request for us is in the hands of somebody else, as it should be. */
+  isElsewhere(state: number): boolean {
+    return state === Free || state === Complete
+  }
+
+  protected storeClaim(vcpu: number): void {
+    this.page.store32(vcpu * SLOT_BYTES + Slot.SLOT_STATE_OFFSET, Processing)
+  }
+
+  /** Says on the page that the request is finished, and tells whether it must be said by a notification, too. */
+  protected storeCompletion(vcpu: number): boolean {
+    this.page.store32(vcpu * SLOT_BYTES + Slot.SLOT_STATE_OFFSET, Complete)
+    return this.polled[vcpu] === 0
   }
 
   /** A vCPU whose completion was not heard of waits; it is told again at the next look. */

@@ -83,7 +83,8 @@ export const makeCreateWith = Effect.fnUntraced(function*(
   }) =>
     Effect.acquireRelease(
       Effect.sync(() => {
-        const serving = new Dispatcher(page, vcpus, (vcpu) => gate.notifyFinish(vmId, vcpu), guestTime)
+        const notifyFinish = (vcpu: number) => gate.notifyFinish(vmId, vcpu)
+        const serving = new Dispatcher(page, vcpus, notifyFinish, guestTime, gate.profile.dispatchRole)
         dispatchers.set(vmId, serving)
         return serving
       }),

@@ -83,9 +83,10 @@ class InPhases {
 
   serve(asked: IoRequest): Reference.Served {
     const count = this.counts.get(asked.vcpu) ?? 0
-    this.counts.set(asked.vcpu, count + 1)
     this.dispatcher.world = this.phases.findLast(({ from }) => from[asked.vcpu]! <= count)!.world
     const served = this.dispatcher.serve(asked)
+    if (served.isBelow === true) return served
+    this.counts.set(asked.vcpu, count + 1)
     if (!this.abandoned.has(requestKey(asked.vcpu, count)) || served.answer === undefined) return served
     const answer = BigInt.asUintN(8 * asked.size, -1n)
     return { ...served, answer: served.request._tag === "MmioRead" ? answer : Number(answer) }

@@ -11,6 +11,7 @@ import type { ServicePage } from "../../services/ServiceMemory.ts"
 import * as Generator from "../Generator.ts"
 import * as Law from "../Law.ts"
 import * as Trace from "../Trace.ts"
+import { noPageByHand } from "./aboveModule.ts"
 import * as NearbyRequests from "./NearbyRequests.ts"
 import type { PageByHand } from "./PageByHand.ts"
 import { slotBytes } from "./PageByHand.ts"
@@ -156,6 +157,7 @@ const kinds = [
 export const completions = Law.make<Case>({
   number: 15,
   title: "polled and notified completion give equal results, and a vCPU is notified exactly when it waits for that",
+  skip: noPageByHand,
   cases: ({ profile }) => {
     const vcpus = Math.min(2, profile.maxVcpus)
     return Generator.map(

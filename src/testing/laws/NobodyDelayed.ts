@@ -11,6 +11,7 @@ import type { IoDispatcher } from "../../services/IoDispatcher.ts"
 import * as Generator from "../Generator.ts"
 import type { Operation } from "../GuestProgram.ts"
 import * as Law from "../Law.ts"
+import { isAboveModule } from "./aboveModule.ts"
 import * as GarbagePages from "./GarbagePages.ts"
 import * as NearbyRequests from "./NearbyRequests.ts"
 import * as ProgramCase from "./ProgramCase.ts"
@@ -140,7 +141,7 @@ export const nobodyDelayed = Law.make<Case>({
         requests: drafts.map((draft) => NearbyRequests.requestAt(places, draft))
       })
     )
-    return Generator.oneOf(beside, beside, page)
+    return isAboveModule(subject) ? beside : Generator.oneOf(beside, beside, page)
   },
   show: (value) =>
     value._tag !== "Page" ? showBeside(value) : [

@@ -2,6 +2,7 @@
 import { MAX_VCPUS } from "../../domain/Limits.ts"
 import * as Generator from "../Generator.ts"
 import * as Law from "../Law.ts"
+import { noPageByHand } from "./aboveModule.ts"
 import { anyAnswer, anyRequest } from "./requests.ts"
 import { holds, show, type SlotCase, type Step } from "./SlotSteps.ts"
 
@@ -45,6 +46,7 @@ const stepOf = (vcpus: number): Generator.Generator<Step> => {
 export const oneCompletion = Law.make<SlotCase>({
   number: 3,
   title: "only its holder completes a request, once, and what is refused changes nothing",
+  skip: noPageByHand,
   cases: ({ profile }) =>
     Generator.flatMap(Generator.integer(1, Math.min(2, profile.maxVcpus)), (vcpus) =>
       Generator.all({

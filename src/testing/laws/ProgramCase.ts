@@ -19,6 +19,7 @@ import * as GuestProgram from "../GuestProgram.ts"
 import * as GuestRun from "../GuestRun.ts"
 import type { Subject } from "../Law.ts"
 import * as Trace from "../Trace.ts"
+import { isAboveModule } from "./aboveModule.ts"
 import * as Reference from "./Reference.ts"
 import * as World from "./World.ts"
 
@@ -83,6 +84,15 @@ const usesConfig = (operation: Operation): boolean => {
 export const withoutConfig = (operations: ReadonlyArray<Operation>): ReadonlyArray<Operation> =>
   operations.filter((operation) => !usesConfig(operation))
 
+/** A module makes a PCI request of an access that crosses the end of the data register, and there is none such. */
+const withoutCrossing = (operations: ReadonlyArray<Operation>): ReadonlyArray<Operation> =>
+  operations.flatMap((operation): ReadonlyArray<Operation> => {
+    if (operation._tag === "Loop") return [{ ...operation, body: [...withoutCrossing(operation.body)] }]
+    const crosses = "port" in operation && operation.port >= 0xcfc && operation.port <= CONFIG_PORTS.end &&
+      operation.port + operation.size - 1 > CONFIG_PORTS.end
+    return crosses ? [] : [operation]
+  })
+
 /** What a second vCPU finds in PCI's address register would depend on how the two take turns. */
 const oneUsesConfig = (programs: Programs): Programs => {
   const user = programs.findIndex((operations) => operations.some(usesConfig))
@@ -106,7 +116,10 @@ export const cases = (subject: Subject, options: Options = {}): Generator.Genera
     ({ placed: { places, world }, programs }) => ({
       world,
       programs: oneUsesConfig(
-        programs.map((operations) => operations.map((operation) => moveTo(operation, places)))
+        programs.map((operations) => {
+          const moved = operations.map((operation) => moveTo(operation, places))
+          return isAboveModule(subject) ? withoutCrossing(moved) : moved
+        })
       )
     })
   )

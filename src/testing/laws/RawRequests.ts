@@ -14,6 +14,7 @@ import type { CreatedVm } from "../../services/Vm.ts"
 import * as Generator from "../Generator.ts"
 import * as Law from "../Law.ts"
 import * as Trace from "../Trace.ts"
+import { noPageByHand } from "./aboveModule.ts"
 import * as NearbyRequests from "./NearbyRequests.ts"
 import { difference, slotBytes } from "./PageByHand.ts"
 import * as Reference from "./Reference.ts"
@@ -354,6 +355,7 @@ const show = ({ badRanges, steps, vcpus, world }: Case): string =>
 export const rawRequests = Law.make<Case>({
   number: 6,
   title: "slots, ports, addresses, sizes and ranges are checked before use, and what is impossible reaches no client",
+  skip: noPageByHand,
   cases: ({ profile }) => {
     const vcpus = Math.min(3, profile.maxVcpus)
     return Generator.map(

@@ -20,6 +20,8 @@ export interface Served {
   readonly client: string
   readonly request: Request
   readonly answer?: number | bigint
+  /** Whether it was served below the dispatcher, which then saw nothing of it. */
+  readonly isBelow?: boolean
 }
 
 /** What is to be seen of one vCPU. `accumulator` is a u32. */
@@ -108,6 +110,12 @@ export class Dispatcher {
   }
 
   serve(asked: Request): Served {
+    const served = this.serveAnywhere(asked)
+    const isBelow = this.world.configFoldedBelow === true && served.client === CONFIG_ADDRESS
+    return isBelow ? { ...served, isBelow } : served
+  }
+
+  private serveAnywhere(asked: Request): Served {
     const folded = this.fold(asked)
     if (folded === "Address") {
       if (asked._tag !== "PortWrite") return this.answered(CONFIG_ADDRESS, asked, this.configAddress)
@@ -128,8 +136,11 @@ export class Dispatcher {
   private fold(request: Request): Request | "Address" | "Disabled" {
     if (request._tag !== "PortRead" && request._tag !== "PortWrite") return request
     const { port, size, vcpu } = request
-    if (port === 0xcf8 && size === 4) return "Address"
-    if (port < 0xcfc || port + size > 0xd00) return request
+    // Linux's module goes by the first port alone (`is_cfg_addr`, `is_cfg_data`).
+    const isBelow = this.world.configFoldedBelow === true
+    const span = isBelow ? 1 : size
+    if (port === 0xcf8 && (isBelow || size === 4)) return "Address"
+    if (port < 0xcfc || port + span > 0xd00) return request
     const address = this.configAddress
     if (Math.floor(address / 2 ** 31) === 0) return "Disabled"
     const bitsOf = (low: number, count: number) => Math.floor(address / 2 ** low) % 2 ** count
@@ -247,7 +258,7 @@ class Vcpu {
 
   private ask(request: Request): bigint {
     const served = this.dispatcher.serve(request)
-    this.served.push(served)
+    if (served.isBelow !== true) this.served.push(served)
     return BigInt(served.answer ?? 0)
   }
 

@@ -8,6 +8,7 @@ import type { CreatedVm } from "../../services/Vm.ts"
 import * as Generator from "../Generator.ts"
 import * as Law from "../Law.ts"
 import * as Trace from "../Trace.ts"
+import { guestsAlone, isAboveModule } from "./aboveModule.ts"
 import * as Activity from "./Activity.ts"
 import * as Moments from "./Moments.ts"
 import * as ProgramCase from "./ProgramCase.ts"
@@ -105,20 +106,23 @@ export const resetDrops = Law.make<Case>({
   number: 11,
   title: "a reset drops what is in flight once, and nothing of the old life completes in the new one",
   cases: (subject) =>
-    Generator.oneOf<Case>(
-      Generator.map(
-        Generator.all({
-          guest: ProgramCase.cases(subject),
-          resets: Generator.array(Moments.generator, { minLength: 1, maxLength: 3 }),
-          hostTurns: Generator.integer(0, 2)
-        }),
-        (lives): Case => ({ _tag: "Lives", ...lives })
-      ),
+    guestsAlone<Case>(
+      subject,
       Generator.flatMap(Generator.integer(1, Math.min(2, subject.profile.maxVcpus)), (vcpus) =>
         Generator.map(
           Generator.array(stepOf(vcpus), { maxLength: 40 }),
           (steps): Case => ({ _tag: "ByHand", slots: { isOfVm: true, vcpus, steps } })
-        ))
+        )),
+      Generator.map(
+        Generator.all({
+          guest: Generator.map(ProgramCase.cases(subject), (guest) =>
+            // Linux's module keeps PCI's address register over a reset.
+            isAboveModule(subject) ? { ...guest, programs: guest.programs.map(ProgramCase.withoutConfig) } : guest),
+          resets: Generator.array(Moments.generator, { minLength: 1, maxLength: 3 }),
+          hostTurns: Generator.integer(0, 2)
+        }),
+        (lives): Case => ({ _tag: "Lives", ...lives })
+      )
     ),
   show: (value) =>
     value._tag === "ByHand"

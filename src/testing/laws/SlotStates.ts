@@ -14,7 +14,8 @@ import { Resume } from "../../services/Hypervisor.ts"
 import type { RunningVm } from "../../services/Vm.ts"
 import * as Generator from "../Generator.ts"
 import * as Law from "../Law.ts"
-import type { SlotHistory } from "../SlotHistory.ts"
+import type { SlotEvent, SlotHistory } from "../SlotHistory.ts"
+import { guestsAlone, isAboveModule } from "./aboveModule.ts"
 import * as Moments from "./Moments.ts"
 import { difference, slotBytes } from "./PageByHand.ts"
 import * as ProgramCase from "./ProgramCase.ts"
@@ -62,7 +63,17 @@ const isLegalForHypervisor = (from: number, to: number, wasReset: boolean): bool
 const isLegalForService = (from: number, to: number): boolean =>
   (from === Pending && (to === Processing || to === Complete)) || (from === Processing && to === Complete)
 
-const problemOfHistory = (history: SlotHistory, wasReset: boolean): string | undefined => {
+/** Whose steps between two looks are whose; above a module all of them are made below. */
+const isLegalStep = (
+  { by, from, to }: Extract<SlotEvent, { readonly _tag: "Moved" }>,
+  wasReset: boolean,
+  isAbove: boolean
+): boolean => {
+  if (isAbove) return by === "Hypervisor" && (to === Free || to === Pending || to === Processing || to === Complete)
+  return by === "Service" ? isLegalForService(from, to) : isLegalForHypervisor(from, to, wasReset)
+}
+
+const problemOfHistory = (history: SlotHistory, wasReset: boolean, isAbove: boolean): string | undefined => {
   const events = history.events()
   // Of a slot whose first events were not kept, the state is known from its first step on.
   const first = history.count() === events.length ? Free : undefined
@@ -71,15 +82,14 @@ const problemOfHistory = (history: SlotHistory, wasReset: boolean): string | und
     const key = `${event.page}.${event.slot}`
     const state = states.get(key) ?? first
     if (event._tag !== "Moved") {
-      if (state === undefined || state === Pending || state === Processing) continue
+      if (state === undefined || state === Processing || (state === Pending && !isAbove)) continue
       return `event ${index + 1}: the Service VM ${event._tag === "Read" ? "read" : "wrote to"} slot ${event.slot}, ` +
         "which is the hypervisor's"
     }
     states.set(key, event.to)
-    const isLegal = event.by === "Service"
-      ? isLegalForService(event.from, event.to)
-      : isLegalForHypervisor(event.from, event.to, wasReset)
-    if (!isLegal) return `event ${index + 1}: slot ${event.slot} went from state ${event.from} to ${event.to}`
+    if (!isLegalStep(event, wasReset, isAbove)) {
+      return `event ${index + 1}: slot ${event.slot} went from state ${event.from} to ${event.to}`
+    }
   }
   return undefined
 }
@@ -103,7 +113,7 @@ const guestHolds = ({ commands, guest }: Guest, subject: Law.Subject) =>
     // Each reset ends a life.
     while ((yield* acts.unlessFailed(running.ended))._tag === "Stopped") yield* acts.finished
     yield* acts.finished
-    const problem = problemOfHistory(subject.history, wasReset)
+    const problem = problemOfHistory(subject.history, wasReset, isAboveModule(subject))
     if (problem !== undefined) return yield* Law.broken(problem)
   })
 
@@ -249,7 +259,8 @@ export const slotStates = Law.make<Case>({
   number: 1,
   title: "a slot's state moves Free > Pending > Processing > Complete > Free only, and any other state is not obeyed",
   cases: (subject) =>
-    Generator.oneOf<Case>(
+    guestsAlone<Case>(
+      subject,
       Generator.flatMap(Generator.integer(1, Math.min(2, subject.profile.maxVcpus)), (vcpus) =>
         Generator.map(
           Generator.array(stepOf(vcpus), { maxLength: 40 }),

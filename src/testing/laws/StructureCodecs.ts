@@ -6,14 +6,19 @@ import * as Effect from "effect/Effect"
 import * as Equal from "effect/Equal"
 import * as Result from "effect/Result"
 import { nameOf } from "../../domain/abi/HypercallId.ts"
+import { IntrMonitor } from "../../domain/abi/IntrMonitor.ts"
+import { IoEventFd } from "../../domain/abi/IoEventFd.ts"
 import { IoRequestBufferWord } from "../../domain/abi/IoRequestBufferWord.ts"
 import { IoRequestNotify } from "../../domain/abi/IoRequestNotify.ts"
 import * as Slot from "../../domain/abi/IoRequestSlot.ts"
+import { IrqFd } from "../../domain/abi/IrqFd.ts"
 import * as IrqLineWord from "../../domain/abi/IrqLineWord.ts"
 import type * as Layout from "../../domain/abi/Layout.ts"
 import { MemoryRegionBatch, MemoryRegionOp } from "../../domain/abi/MemoryRegionBatch.ts"
+import { MsiEntry } from "../../domain/abi/MsiEntry.ts"
 import { DescriptorPtr, GpRegs, Regs, VcpuRegs } from "../../domain/abi/VcpuRegs.ts"
 import { VmCreation } from "../../domain/abi/VmCreation.ts"
+import { VmMemmap } from "../../domain/abi/VmMemmap.ts"
 import { hex } from "../../domain/Address.ts"
 import { Errno } from "../../domain/Errno.ts"
 import * as Hypercall from "../../domain/Hypercall.ts"
@@ -45,6 +50,11 @@ export const structures: ReadonlyArray<AnyLayout> = [
   MemoryRegionOp,
   MemoryRegionBatch,
   IoRequestBufferWord,
+  VmMemmap,
+  MsiEntry,
+  IoEventFd,
+  IrqFd,
+  IntrMonitor,
   IrqLineWord.IrqLineWord
 ]
 
@@ -190,6 +200,8 @@ const hypercallsOf = (pattern: ReadonlyArray<number>, operations: number): Reado
 }
 
 const REFUSED = Result.fail(-Errno.EPERM)
+// The structures that name their VM: without them there is none.
+const NO_VM = Result.fail(-Errno.ENOTTY)
 
 const hypercallProblem = (tried: Extract<Case, { readonly _tag: "Hypercall" }>): string | undefined => {
   const hypercall = pick(hypercallsOf(tried.pattern, tried.operations), tried.call)
@@ -215,7 +227,13 @@ const hypercallProblem = (tried: Extract<Case, { readonly _tag: "Hypercall" }>):
   if (!Equal.equals(again.success, hypercall)) return `decode(encode(x)) of ${hypercall._tag} is not x`
   if (bytes.length === 0) return undefined
   const cut = tried.cut % bytes.length
-  const isTaken = [decodeFrom(cut), decodeFrom(cut, true)].some((other) => !Equal.equals(other, REFUSED))
+  const namesVm = hypercall._tag === "CreateVm" ?
+    VmCreation.size
+    : hypercall._tag === "SetMemoryRegions"
+    ? MemoryRegionBatch.size
+    : 0
+  const refusal = cut < namesVm ? NO_VM : REFUSED
+  const isTaken = [decodeFrom(cut), decodeFrom(cut, true)].some((other) => !Equal.equals(other, refusal))
   return isTaken ? `${hypercall._tag} is taken from ${cut} of its ${bytes.length} bytes` : undefined
 }
 

@@ -15,6 +15,7 @@ import * as VirtualMachine from "../../services/VirtualMachine.ts"
 import * as FaultyUpcalls from "../FaultyUpcalls.ts"
 import * as Generator from "../Generator.ts"
 import * as Law from "../Law.ts"
+import { isAboveModule } from "./aboveModule.ts"
 import * as Moments from "./Moments.ts"
 import { machinesOver } from "./over.ts"
 import * as ProgramCase from "./ProgramCase.ts"
@@ -99,7 +100,10 @@ export const upcallDelivery = Law.make<Case>({
     Generator.all({
       guest: ProgramCase.cases(subject),
       line: Generator.all({
-        mode: Generator.elementOf(["Lossless", "Lossy"] as const),
+        // Above a module a slot tells nobody whether the module or this program has still to look at it.
+        mode: isAboveModule(subject)
+          ? Generator.constant("Lossless" as const)
+          : Generator.elementOf(["Lossless", "Lossy"] as const),
         seed: Generator.integer(0, 999),
         rate: Generator.elementOf([1, 0.5, 0.2])
       }),

@@ -48,8 +48,16 @@ export const Client = Schema.Struct({
 })
 export type Client = typeof Client.Type
 
-/** `default`: how the default client answers; there is none without it. */
-export const World = Schema.Struct({ seed: U32, clients: Schema.Array(Client), default: Schema.optionalKey(Answers) })
+/**
+ * - `default`: how the default client answers; there is none without it.
+ * - `configFoldedBelow`: what stands below the dispatcher keeps PCI's address register, so no access to it is seen.
+ */
+export const World = Schema.Struct({
+  seed: U32,
+  clients: Schema.Array(Client),
+  default: Schema.optionalKey(Answers),
+  configFoldedBelow: Schema.optionalKey(Schema.Boolean)
+})
 export type World = typeof World.Type
 
 export const DEFAULT_CLIENT = "default"
@@ -318,7 +326,8 @@ export const placed = (
         world: {
           seed: chosen.seed,
           clients: clients.filter(({ ranges }) => ranges.length > 0),
-          ...chosen.default === undefined ? {} : { default: chosen.default }
+          ...chosen.default === undefined ? {} : { default: chosen.default },
+          ...profile.dispatchRole === "DefaultClient" ? { configFoldedBelow: true } : {}
         }
       }
     }

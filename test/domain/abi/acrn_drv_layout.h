@@ -1,6 +1,7 @@
 /*
- * The layout, and nothing else, of three structures that Linux 6.1 keeps inside its driver
- * (drivers/virt/acrn/acrn_drv.h) and so does not install as a header: member names, widths and order.
+ * The layout, and nothing else, of structures that Linux 6.1 keeps inside its driver
+ * (drivers/virt/acrn/acrn_drv.h) and so does not install as a header, and of one that only ACRN has: member names,
+ * widths and order.
  * Only the layout check includes this file.
  */
 #ifndef UPCALL_ACRN_DRV_LAYOUT_H
@@ -27,6 +28,18 @@ struct vm_memory_region_batch {
 
 struct acrn_ioreq_buffer {
   uint64_t ioreq_buf;
+};
+
+/* Of ACRN's hypervisor/include/public/acrn_common.h, which Linux has no copy of. */
+enum {
+  MAX_PTDEV_NUM = 24,
+  INTR_CMD_GET_DATA = 0,
+  INTR_CMD_DELAY_INT = 1
+};
+
+struct acrn_intr_monitor {
+  uint32_t cmd, buf_cnt;
+  uint64_t buffer[MAX_PTDEV_NUM * 2];
 };
 
 #endif

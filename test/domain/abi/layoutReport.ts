@@ -39,6 +39,7 @@ const sizeOf = (member: Member): string =>
 export const program = [
   "#include <stddef.h>",
   "#include <stdio.h>",
+  "#include <sys/ioctl.h>",
   "#include <linux/acrn.h>",
   "#include \"acrn_drv_layout.h\"",
   "",

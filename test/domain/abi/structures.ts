@@ -1,11 +1,17 @@
 /** Every structure and constant whose place or value the C headers decide. */
+import { cNames, HsmIoctl, type HsmIoctlName } from "../../../src/domain/abi/HsmIoctl.ts"
+import { INTR_MONITOR_WORDS, IntrCommand, IntrMonitor } from "../../../src/domain/abi/IntrMonitor.ts"
+import { IoEventFd, IoEventFdFlag } from "../../../src/domain/abi/IoEventFd.ts"
 import { IoRequestBufferWord } from "../../../src/domain/abi/IoRequestBufferWord.ts"
 import { IoRequestNotify } from "../../../src/domain/abi/IoRequestNotify.ts"
 import * as Slot from "../../../src/domain/abi/IoRequestSlot.ts"
+import { IrqFd, IRQFD_DEASSIGN } from "../../../src/domain/abi/IrqFd.ts"
 import type * as Layout from "../../../src/domain/abi/Layout.ts"
 import * as Memory from "../../../src/domain/abi/MemoryRegionBatch.ts"
+import { MsiEntry } from "../../../src/domain/abi/MsiEntry.ts"
 import { DescriptorPtr, GpRegs, Regs, VcpuRegs } from "../../../src/domain/abi/VcpuRegs.ts"
 import { VmCreation } from "../../../src/domain/abi/VmCreation.ts"
+import { MemmapTypeCode, VmMemmap } from "../../../src/domain/abi/VmMemmap.ts"
 import { MAX_VCPUS } from "../../../src/domain/Limits.ts"
 
 // A layout's coding takes the values of its own table only; the tests hand it values they got from it.
@@ -33,7 +39,12 @@ export const structures: ReadonlyArray<AnyLayout> = [
   IoRequestNotify,
   Memory.MemoryRegionOp,
   Memory.MemoryRegionBatch,
-  IoRequestBufferWord
+  IoRequestBufferWord,
+  VmMemmap,
+  MsiEntry,
+  IoEventFd,
+  IrqFd,
+  IntrMonitor
 ]
 
 export const constants: ReadonlyArray<readonly [cName: string, value: number]> = [
@@ -59,5 +70,15 @@ export const constants: ReadonlyArray<readonly [cName: string, value: number]> =
   ["ACRN_MEM_TYPE_WC", Memory.MemoryType.WriteCombining],
   ["ACRN_MEM_TYPE_WP", Memory.MemoryType.WriteProtected],
   ["ACRN_MEM_REGION_ADD", Memory.MemoryRegionOpCode.Add],
-  ["ACRN_MEM_REGION_DEL", Memory.MemoryRegionOpCode.Delete]
+  ["ACRN_MEM_REGION_DEL", Memory.MemoryRegionOpCode.Delete],
+  ["ACRN_MEMMAP_RAM", MemmapTypeCode.Ram],
+  ["ACRN_MEMMAP_MMIO", MemmapTypeCode.Mmio],
+  ["ACRN_IOEVENTFD_FLAG_PIO", IoEventFdFlag.Port],
+  ["ACRN_IOEVENTFD_FLAG_DATAMATCH", IoEventFdFlag.DataMatch],
+  ["ACRN_IOEVENTFD_FLAG_DEASSIGN", IoEventFdFlag.Deassign],
+  ["ACRN_IRQFD_FLAG_DEASSIGN", IRQFD_DEASSIGN],
+  ["INTR_CMD_GET_DATA", IntrCommand.GetData],
+  ["INTR_CMD_DELAY_INT", IntrCommand.DelayInt],
+  ["MAX_PTDEV_NUM * 2", INTR_MONITOR_WORDS],
+  ...(Object.keys(HsmIoctl) as Array<HsmIoctlName>).map((name) => [cNames[name], HsmIoctl[name]] as const)
 ]
