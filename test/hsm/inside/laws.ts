@@ -1,0 +1,23 @@
+/** Runs inside: tries laws on the layer over the real driver. Arguments: cases, seed, and numbers of laws. */
+import * as Effect from "effect/Effect"
+import * as Acrn from "../../../src/layers/Acrn.ts"
+import * as Law from "../../../src/testing/Law.ts"
+import { laws } from "../../../src/testing/laws/all.ts"
+import { listen, withToldEnds } from "./toldEnds.ts"
+
+const [runs, seed, ...numbers] = process.argv.slice(2).map(Number)
+
+// A second waiting thread takes seconds to start inside, on a host that is busy.
+const PATIENCE = "30 seconds"
+
+listen()
+for (const law of laws) {
+  if (!numbers.includes(law.number)) continue
+  const start = performance.now()
+  const outcome = await Effect.runPromise(
+    Law.check(law, "acrn", withToldEnds(Acrn.layer), { runs, seed, patience: PATIENCE })
+  )
+  const seconds = Math.round((performance.now() - start) / 100) / 10
+  console.log(JSON.stringify({ number: law.number, outcome, seconds }))
+}
+process.exit(0)
