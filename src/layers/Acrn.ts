@@ -12,8 +12,9 @@
  * **Example** (One VM on a board)
  *
  * ```ts
+ * import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
  * import * as Effect from "effect/Effect"
- * import { FlatBinary, Uart16550, VirtualMachine } from "upcall"
+ * import { FlatBinary, VirtualMachine } from "upcall"
  * import * as Acrn from "upcall/layers/Acrn"
  *
  * const program = Effect.gen(function*() {
@@ -25,7 +26,9 @@
  * })
  * // `bytes` is the guest's code, a Uint8Array; processor 3 and the name are from ACRN's scenario file.
  * const acrn = Acrn.layerWith({ processors: [3], names: ["POST_STD_VM1"] })
- * program.pipe(Effect.scoped, Effect.provide(VirtualMachine.layer), Effect.provide(acrn))
+ * const main = program.pipe(Effect.scoped, Effect.provide(VirtualMachine.layer), Effect.provide(acrn))
+ * // It ends the scope at Ctrl-C, too: the driver does not survive a process that dies while its VM runs.
+ * NodeRuntime.runMain(main)
  * ```
  *
  * @since 0.1.0

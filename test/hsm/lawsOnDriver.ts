@@ -22,7 +22,7 @@ const skipped = limited("Skipped")
 export const lawsOnDriver: ReadonlyArray<OnDriver> = [
   part(1, "guests only; the driver moves slots to PROCESSING and COMPLETE, we must move none", [
     "ioreq.c:47",
-    "ioreq.c:534"
+    "ioreq.c:533"
   ]),
   part(2, "guests only, and completion_polling keeps its value: the driver reads it again at completion", [
     "ioreq.c:45"
