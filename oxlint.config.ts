@@ -117,7 +117,7 @@ export default defineConfig({
     folder("layers", ["src/layers/**"], ["testing", "cli"]),
     {
       // The layers that call a kernel run on Node.js alone.
-      files: ["src/layers/Acrn.ts", "src/layers/acrn/**"],
+      files: ["src/layers/Acrn.ts", "src/layers/acrn/**", "src/layers/Kvm.ts", "src/layers/kvm/**", "src/layers/native/**"],
       rules: {
         "no-restricted-imports": imports([against("layers", ["testing", "cli"]), testTools]),
         // The rule is for windows; these messages go to threads.

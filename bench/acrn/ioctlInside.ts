@@ -2,7 +2,8 @@
 import koffi from "koffi"
 import { closeSync, constants, openSync } from "node:fs"
 import { HsmIoctl } from "../../src/domain/abi/HsmIoctl.ts"
-import { loadLibc } from "../../src/layers/acrn/Libc.ts"
+import { openHsm } from "../../src/layers/acrn/HsmFile.ts"
+import { loadLibc } from "../../src/layers/native/Libc.ts"
 import { compare, median } from "../harness.ts"
 
 const [library = ""] = process.argv.slice(2)
@@ -17,7 +18,7 @@ const ioctl: (fd: number, request: number, word: number) => number = koffi.load(
 const requests: (fd: number, request: number, count: number) => number = koffi.load(library).func(
   "double requests(int, unsigned long, double)"
 )
-const file = (await loadLibc()).openHsm("/dev/acrn_hsm")
+const file = openHsm(await loadLibc(), "/dev/acrn_hsm")
 if (typeof file === "number") throw new Error(`the device gave ${file}`)
 
 const timed = (one: () => number) => (iterations: number): number => {

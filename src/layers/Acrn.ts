@@ -50,10 +50,11 @@ import * as Upcalls from "../services/Upcalls.ts"
 import { AcrnError, AcrnErrorReason } from "./acrn/AcrnError.ts"
 import * as capabilities from "./acrn/capabilities.ts"
 import { HsmBackend, type HsmOptions, MAX_RAM_BYTES, NAME_BYTES } from "./acrn/HsmBackend.ts"
-import { type Libc, loadLibc } from "./acrn/Libc.ts"
+import { openHsm } from "./acrn/HsmFile.ts"
 import { meaningOfOpen } from "./acrn/meanings.ts"
 import { backingFor, UserSpace } from "./acrn/UserMemory.ts"
 import { makeWaiters } from "./acrn/Waiters.ts"
+import { type Libc, loadLibc } from "./native/Libc.ts"
 
 export {
   /**
@@ -181,7 +182,7 @@ const load: Effect.Effect<Libc, AcrnError> = Effect.suspend(() =>
 /** A file of the driver that is opened and closed tells at once what a VM would find out later. */
 const checkDevice = (libc: Libc, path: string): Effect.Effect<void, AcrnError> =>
   Effect.suspend(() => {
-    const file = libc.openHsm(path)
+    const file = openHsm(libc, path)
     if (typeof file === "number") {
       return fail({ _tag: "NoDevice", path, errno: -file, meaning: meaningOfOpen(-file) })
     }
@@ -219,7 +220,14 @@ const makeContext = (
     )
     const backend = yield* Effect.acquireRelease(
       Effect.sync(() => {
-        const made = new HsmBackend({ ...hsm, libc, space, raise: upcalls.raise, waiters })
+        const made = new HsmBackend({
+          ...hsm,
+          libc,
+          openHsm: (path) => openHsm(libc, path),
+          space,
+          raise: upcalls.raise,
+          waiters
+        })
         process.on("exit", made.endAll)
         return made
       }),

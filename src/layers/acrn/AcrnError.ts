@@ -3,9 +3,7 @@
  */
 import * as Schema from "effect/Schema"
 import { describeResult } from "../../domain/Errno.ts"
-
-/** The version that the layer was tested with. */
-const FFI = "koffi@3.3.4"
+import { FFI } from "../native/Libc.ts"
 
 export const AcrnErrorReason = Schema.TaggedUnion({
   BadOption: { option: Schema.String, value: Schema.Unknown, expected: Schema.String },

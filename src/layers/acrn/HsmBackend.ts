@@ -30,8 +30,9 @@ import * as VmState from "../../domain/VmState.ts"
 import { type RawBacking, rawBacking } from "../../services/AddressSpace.ts"
 import type { HypercallBackend } from "../../services/HypercallBackend.ts"
 import type { UpcallHandler } from "../../services/Upcalls.ts"
+import type { Libc } from "../native/Libc.ts"
 import { AcrnError, type AcrnErrorReason } from "./AcrnError.ts"
-import type { HsmFile, Libc } from "./Libc.ts"
+import type { HsmFile } from "./HsmFile.ts"
 import { meaningOf, meaningOfOpen } from "./meanings.ts"
 import { allocatePages, RequestPageBacking, type UserSpace } from "./UserMemory.ts"
 import type { ReadyThread, Waiter, Waiters } from "./Waiters.ts"
@@ -54,7 +55,8 @@ export interface HsmOptions {
 }
 
 export interface HsmBackendOptions extends HsmOptions {
-  readonly libc: Pick<Libc, "openHsm" | "addressOf" | "forbidHugePages">
+  readonly libc: Pick<Libc, "addressOf" | "forbidHugePages">
+  readonly openHsm: (path: string) => HsmFile | number
   readonly space: UserSpace
   readonly raise: UpcallHandler
   readonly waiters: Pick<Waiters, "take">
@@ -191,10 +193,10 @@ export class HsmBackend implements HypercallBackend {
 
   /** The VM, or the negative errno of whoever refused it. */
   private createWith(asked: VmCreation, thread: ReadyThread): HsmVm | number {
-    const { device, libc, names, vmFlags } = this.options
+    const { device, libc, names, openHsm, vmFlags } = this.options
     const cpuAffinity = this.processorsFor(asked.cpuAffinity)
     if (cpuAffinity === undefined) return -Errno.EPERM
-    const file = libc.openHsm(device)
+    const file = openHsm(device)
     if (typeof file === "number") {
       this.keep({ _tag: "NoDevice", path: device, errno: -file, meaning: meaningOfOpen(-file) })
       return file

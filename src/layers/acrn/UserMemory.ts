@@ -5,7 +5,7 @@ import * as Result from "effect/Result"
 import { PAGE_BYTES } from "../../domain/Limits.ts"
 import { AddressSpace, type Backing, rawBacking } from "../../services/AddressSpace.ts"
 import type { MemoryPurpose, ServicePage } from "../../services/ServiceMemory.ts"
-import type { Libc } from "./Libc.ts"
+import type { Libc } from "../native/Libc.ts"
 
 type Memory = Pick<Libc, "addressOf" | "forbidHugePages">
 

@@ -6,10 +6,9 @@
  * The driver frees a client under whoever waits for it, so a thread must be out of the driver, for good, before the
  * client is destroyed: `leave` says so to the thread, ends the system call that it may be in, and returns when it is out.
  */
-import process from "node:process"
 import { Worker } from "node:worker_threads"
 import { MAX_VCPUS } from "../../domain/Limits.ts"
-import type { Libc } from "./Libc.ts"
+import type { Libc } from "../native/Libc.ts"
 import {
   BELL,
   FINISHED,
@@ -163,7 +162,7 @@ class Thread implements ReadyThread {
         ring()
         if (Atomics.compareExchange(words, STATE, Starting, Ended) === Starting) return
         while (Atomics.load(words, STATE) !== Ended) {
-          this.libc.interruptThread(process.pid, Atomics.load(words, THREAD_ID))
+          this.libc.interruptThread(Atomics.load(words, THREAD_ID))
           Atomics.wait(words, STATE, Running, SIGNAL_INTERVAL_MS)
         }
       }
@@ -173,7 +172,7 @@ class Thread implements ReadyThread {
 
 /** Threads of one layer; the first starts at once. */
 export const makeWaiters = (libc: Libc): Waiters => {
-  libc.makeInterruptible()
+  const release = libc.makeInterruptible()
   const all = new Set<Thread>()
   const idle: Array<Thread> = []
   const start = async (): Promise<Thread> => {
@@ -202,6 +201,7 @@ export const makeWaiters = (libc: Libc): Waiters => {
     },
     close: async () => {
       await Promise.all([...all].map((thread) => thread.end()))
+      release()
     }
   }
 }

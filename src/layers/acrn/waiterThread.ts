@@ -2,8 +2,9 @@
  * A thread that waits inside the driver, for one VM after the other.
  */
 import { parentPort } from "node:worker_threads"
+import { HsmIoctl } from "../../domain/abi/HsmIoctl.ts"
 import { PAGE_BYTES } from "../../domain/Limits.ts"
-import { loadLibc } from "./Libc.ts"
+import { loadLibc } from "../native/Libc.ts"
 import { Lookout } from "./Lookout.ts"
 import type { WaiterJob, WaiterMessage } from "./waiterWords.ts"
 import { waitForRequests } from "./waitForRequests.ts"
@@ -19,7 +20,7 @@ port.on("message", ({ fd, page, pageOffset, vcpus, words: buffer }: WaiterJob) =
     words,
     lookout: new Lookout(words, new Int32Array(page, pageOffset, PAGE_BYTES / 4), vcpus),
     vcpus,
-    attach: () => libc.attach(fd),
+    attach: () => libc.ioctl(fd, HsmIoctl.AttachIoreqClient, 0),
     tell: (vcpu) => say({ vcpu }),
     threadId: libc.threadId
   })

@@ -5,9 +5,10 @@ import { Result } from "effect"
 import type { HsmIoctlName } from "../../../src/domain/abi/HsmIoctl.ts"
 import { VmCreation } from "../../../src/domain/abi/VmCreation.ts"
 import { HsmBackend, type HsmBackendOptions } from "../../../src/layers/acrn/HsmBackend.ts"
-import type { Libc } from "../../../src/layers/acrn/Libc.ts"
+import type { HsmFile } from "../../../src/layers/acrn/HsmFile.ts"
 import { backingFor, UserSpace } from "../../../src/layers/acrn/UserMemory.ts"
 import type { ReadyThread, WaiterOptions } from "../../../src/layers/acrn/Waiters.ts"
+import type { Libc } from "../../../src/layers/native/Libc.ts"
 import { makeServiceMemory } from "../../../src/services/AddressSpace.ts"
 import { makeGate } from "../../../src/services/HypercallBackend.ts"
 
@@ -47,20 +48,21 @@ export class FakeDriver {
   private nextAddress = 0x7f00_0000_0000
   private readonly addresses = new WeakMap<ArrayBufferLike, number>()
 
-  readonly libc: Pick<Libc, "openHsm" | "addressOf" | "forbidHugePages"> = {
-    openHsm: () => {
-      if (this.openResult < 0) return this.openResult
-      const fd = this.nextFd++
-      this.openFiles++
-      return {
-        fd,
-        request: (name, argument) => this.answer(fd, name, argument),
-        close: () => {
-          this.openFiles--
-          this.log.push("close")
-        }
+  readonly openHsm = (): HsmFile | number => {
+    if (this.openResult < 0) return this.openResult
+    const fd = this.nextFd++
+    this.openFiles++
+    return {
+      fd,
+      request: (name, argument) => this.answer(fd, name, argument),
+      close: () => {
+        this.openFiles--
+        this.log.push("close")
       }
-    },
+    }
+  }
+
+  readonly libc: Pick<Libc, "addressOf" | "forbidHugePages"> = {
     addressOf: (memory) => {
       const buffer = memory.buffer
       let base = this.addresses.get(buffer)
@@ -90,6 +92,7 @@ export class FakeDriver {
       vmFlags: 0n,
       mmio: [],
       libc: this.libc,
+      openHsm: this.openHsm,
       space: this.space,
       raise: (hint) => this.upcalls.push(hint),
       waiters: { take: () => Promise.resolve(this.thread()) },

@@ -2,8 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { closeSync, openSync, readdirSync } from "node:fs"
 import process from "node:process"
 import { Errno } from "../../../src/domain/Errno.ts"
-import { loadLibc } from "../../../src/layers/acrn/Libc.ts"
 import { makeWaiters } from "../../../src/layers/acrn/Waiters.ts"
+import { loadLibc } from "../../../src/layers/native/Libc.ts"
 
 const page = () => new Uint8Array(new SharedArrayBuffer(4096))
 const threads = () => readdirSync("/proc/self/task").length
