@@ -46,6 +46,7 @@ export const exitStatus = (outcome: Outcome): number => {
           return 0
         case "Shutdown":
         case "UnsupportedInstruction":
+        case "InternalError":
         case "Fault":
           return EXIT.crash
       }

@@ -6,6 +6,7 @@ import { PAGE_BYTES } from "../../domain/Limits.ts"
 import { AddressSpace, type Backing, rawBacking } from "../../services/AddressSpace.ts"
 import type { MemoryPurpose, ServicePage } from "../../services/ServiceMemory.ts"
 import type { Libc } from "../native/Libc.ts"
+import { sharedPages } from "../native/sharedPages.ts"
 
 type Memory = Pick<Libc, "addressOf" | "forbidHugePages">
 
@@ -15,9 +16,7 @@ export interface UserBacking extends Backing {
 
 /** Zero-filled pages that threads can share. */
 export const allocatePages = (libc: Memory, bytes: number): Uint8Array<SharedArrayBuffer> => {
-  const buffer = new SharedArrayBuffer(bytes + PAGE_BYTES)
-  const address = libc.addressOf(new Uint8Array(buffer))
-  const raw = new Uint8Array(buffer, Math.ceil(address / PAGE_BYTES) * PAGE_BYTES - address, bytes)
+  const raw = sharedPages(libc, bytes)
   // The driver maps a huge page as a whole, also where the region that it was given ends inside of it (mm.c,
   // `acrn_vm_ram_map`): the guest would get memory of this process that is not its own.
   libc.forbidHugePages(libc.addressOf(raw), bytes)

@@ -1,0 +1,128 @@
+/**
+ * One VM of the hypervisor model on KVM: the kernel's files, the memory map, and the place where its vCPUs run.
+ */
+import * as Effect from "effect/Effect"
+import { type MemoryRegionOp, MemoryRegionOpCode } from "../../domain/abi/MemoryRegionBatch.ts"
+import type { Regs } from "../../domain/abi/VcpuRegs.ts"
+import type { EndReason } from "../../domain/EndReason.ts"
+import { Errno } from "../../domain/Errno.ts"
+import type { ServicePage } from "../../services/ServiceMemory.ts"
+import type { UpcallHandler } from "../../services/Upcalls.ts"
+import type { EngineOptions, VmEngine } from "../model/VmEngine.ts"
+import { MpStateCode } from "./abi/VcpuEvents.ts"
+import { GuestSlots, type HostRun } from "./GuestSlots.ts"
+import type { MakePlacement, Placement } from "./Placement.ts"
+import { getRegisters, setMpState, setRegisters } from "./vcpuState.ts"
+import { slotFlags, type VmFile } from "./VmFile.ts"
+
+export interface EngineHost {
+  readonly raise: UpcallHandler
+  readonly maxSlots: number
+  readonly hasIrqChip: boolean
+  /** The memory behind service addresses; `undefined` when some of it is none. */
+  readonly hostRuns: (serviceAddress: number, bytes: number) => ReadonlyArray<HostRun> | undefined
+  readonly makePlacement: MakePlacement
+  readonly forget: (vmId: number) => void
+}
+
+export class Engine implements VmEngine {
+  /** A guest on real hardware has real time. */
+  readonly time = undefined
+  readonly file: VmFile
+  readonly slots: GuestSlots
+  private readonly vmId: number
+  private readonly host: EngineHost
+  private readonly onGuestEnd: (reason: EndReason) => void
+  private readonly placement: Placement
+  private readonly initial = new Map<number, Regs>()
+  private isOver = false
+
+  constructor({ onEnd, vmId }: EngineOptions, file: VmFile, host: EngineHost) {
+    this.vmId = vmId
+    this.file = file
+    this.host = host
+    this.onGuestEnd = onEnd
+    this.slots = new GuestSlots({
+      setSlot: (slot, guest, bytes, address, isReadOnly) =>
+        file.setSlot(slot, guest, bytes, address, slotFlags(isReadOnly)),
+      host: host.hostRuns,
+      maxSlots: host.maxSlots
+    })
+    this.placement = host.makePlacement({
+      vmId,
+      vcpus: file.vcpus,
+      raise: host.raise,
+      onEnd: (reason) => {
+        this.isOver = true
+        this.onGuestEnd(reason)
+      }
+    })
+  }
+
+  setRequestPage(page: ServicePage | undefined): void {
+    this.placement.setRequestPage(page)
+  }
+
+  setRegisters(vcpu: number, registers: Regs): number {
+    this.placement.discard(vcpu)
+    const result = setRegisters(this.file.vcpus[vcpu]!, registers)
+    if (result < 0) return -Errno.EPERM
+    this.initial.set(vcpu, registers)
+    return 0
+  }
+
+  getRegisters(vcpu: number): Regs | undefined {
+    return this.placement.isInside(vcpu) ? undefined : getRegisters(this.file.vcpus[vcpu]!)
+  }
+
+  applyMemory(operation: MemoryRegionOp): number {
+    const guest = Number(operation.userVmPa)
+    const bytes = Number(operation.size)
+    if (operation.type === MemoryRegionOpCode.Add) {
+      return this.slots.map(guest, Number(operation.serviceVmPa), bytes, operation.attr)
+    }
+    const unmap = () => this.slots.unmap(guest, bytes)
+    return this.slots.isSplitBy(guest, bytes) ? this.placement.whileStopped(unmap) : unmap()
+  }
+
+  start(vcpus: ReadonlyArray<number>): void {
+    // With local APICs all but vCPU 0 would wait to be woken by it.
+    if (this.host.hasIrqChip) {
+      for (const vcpu of vcpus) setMpState(this.file.vcpus[vcpu]!, MpStateCode.RUNNABLE)
+    }
+    this.resume()
+  }
+
+  readonly pause: Effect.Effect<void> = Effect.suspend(() => this.placement.pause)
+
+  resume(): void {
+    if (!this.isOver) this.placement.run()
+  }
+
+  reset(): void {
+    this.isOver = false
+    this.placement.abandon()
+    for (const [vcpu, registers] of this.initial) setRegisters(this.file.vcpus[vcpu]!, registers)
+  }
+
+  readonly destroy: Effect.Effect<void> = Effect.suspend(() => {
+    this.isOver = true
+    return Effect.andThen(
+      this.placement.close,
+      Effect.sync(() => {
+        this.file.close()
+        this.host.forget(this.vmId)
+      })
+    )
+  })
+
+  notify(vcpu: number): void {
+    this.placement.notify(vcpu)
+  }
+
+  setIrq(line: number, high: boolean): void {
+    if (!this.host.hasIrqChip) return
+    this.file.setLine(line, high)
+    if (high) this.placement.wake()
+  }
+}
