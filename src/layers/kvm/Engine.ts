@@ -12,7 +12,7 @@ import type { EngineOptions, VmEngine } from "../model/VmEngine.ts"
 import { MpStateCode } from "./abi/VcpuEvents.ts"
 import { GuestSlots, type HostRun } from "./GuestSlots.ts"
 import type { MakePlacement, Placement } from "./Placement.ts"
-import { getRegisters, setMpState, setRegisters } from "./vcpuState.ts"
+import { getMpState, getRegisters, setMpState, setRegisters } from "./vcpuState.ts"
 import { slotFlags, type VmFile } from "./VmFile.ts"
 
 export interface EngineHost {
@@ -65,8 +65,11 @@ export class Engine implements VmEngine {
 
   setRegisters(vcpu: number, registers: Regs): number {
     this.placement.discard(vcpu)
-    const result = setRegisters(this.file.vcpus[vcpu]!, registers)
+    const file = this.file.vcpus[vcpu]!
+    const result = setRegisters(file, registers)
     if (result < 0) return -Errno.EPERM
+    // Where it halted is no more.
+    if (getMpState(file) === MpStateCode.HALTED) setMpState(file, MpStateCode.RUNNABLE)
     this.initial.set(vcpu, registers)
     return 0
   }
@@ -86,10 +89,10 @@ export class Engine implements VmEngine {
   }
 
   start(vcpus: ReadonlyArray<number>): void {
-    // With local APICs all but vCPU 0 would wait to be woken by it.
-    if (this.host.hasIrqChip) {
-      for (const vcpu of vcpus) setMpState(this.file.vcpus[vcpu]!, MpStateCode.RUNNABLE)
-    }
+    const { hasIrqChip } = this.host
+    // With local APICs all but vCPU 0 wait to be woken by it, unless they were given registers.
+    if (hasIrqChip) for (const vcpu of vcpus) setMpState(this.file.vcpus[vcpu]!, MpStateCode.RUNNABLE)
+    this.placement.start(hasIrqChip ? this.file.vcpus.map(({ id }) => id) : vcpus)
     this.resume()
   }
 

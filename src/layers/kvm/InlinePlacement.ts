@@ -26,7 +26,15 @@ const GLANCE_NS = 50_000
 const NAP_MS = 1
 const EXITS_PER_SLICE = 1024
 
-type Activity = "Running" | "Idle" | "Dead" | "Unborn"
+/**
+ * - `Absent`: not started.
+ * - `Running`: it has instructions to execute, or waits for an answer.
+ * - `Idle`: it halts until an interrupt comes.
+ * - `Dead`: it halts, and takes no interrupts.
+ * - `Stopped`: it halted where there is no interrupt controller; entered again it would go on.
+ * - `Unborn`: it waits for another vCPU to start it.
+ */
+type Activity = "Absent" | "Running" | "Idle" | "Dead" | "Stopped" | "Unborn"
 
 interface Core {
   readonly runner: VcpuRunner
@@ -58,12 +66,16 @@ export class InlinePlacement implements Placement {
     this.onEnd = onEnd
     this.cores = vcpus.map((file) => ({
       runner: new VcpuRunner(file, new SlotWriter(vmId, file.id, raise, false)),
-      activity: "Running"
+      activity: "Absent"
     }))
   }
 
   setRequestPage(page: ServicePage | undefined): void {
     for (const { runner } of this.cores) runner.requests.setPage(page)
+  }
+
+  start(vcpus: ReadonlyArray<number>): void {
+    for (const vcpu of vcpus) this.cores[vcpu]!.activity = "Running"
   }
 
   run(): void {
@@ -105,11 +117,16 @@ export class InlinePlacement implements Placement {
   }
 
   discard(vcpu: number): void {
-    this.cores[vcpu]!.runner.discard()
+    const core = this.cores[vcpu]!
+    core.runner.discard()
+    if (core.activity !== "Absent") core.activity = "Running"
   }
 
   abandon(): void {
-    for (const { runner } of this.cores) runner.abandon()
+    for (const core of this.cores) {
+      core.runner.abandon()
+      core.activity = "Absent"
+    }
   }
 
   readonly close: Effect.Effect<void> = Effect.suspend(() => this.pause)
@@ -132,6 +149,7 @@ export class InlinePlacement implements Placement {
     let canGoOn = false
     let isIdle = false
     for (const core of this.cores) {
+      if (core.activity === "Absent" || core.activity === "Stopped") continue
       switch (this.runCore(core)) {
         case "Over":
           return "Over"
@@ -145,7 +163,7 @@ export class InlinePlacement implements Placement {
           break
       }
     }
-    if (this.cores.every(({ activity }) => activity === "Dead" || activity === "Unborn")) {
+    if (this.cores.every(({ activity }) => activity !== "Running" && activity !== "Idle")) {
       this.onEnd({ _tag: "Halted" })
       return "Over"
     }
@@ -169,8 +187,8 @@ export class InlinePlacement implements Placement {
         core.activity = activityOf(core)
         return core.activity === "Running" ? "More" : "Idle"
       case "Halted":
-        core.activity = "Dead"
-        return "Idle"
+        core.activity = "Stopped"
+        return "Parked"
       case "Failed":
       case "Exited":
         this.onEnd(endOf(runner, stop))

@@ -9,7 +9,9 @@ import type { VcpuFile } from "./VcpuFile.ts"
 
 export interface Placement {
   readonly setRequestPage: (page: ServicePage | undefined) => void
-  /** Begins to run the vCPUs; returns before they ran. */
+  /** Lets these vCPUs run from the next {@link run} on. */
+  readonly start: (vcpus: ReadonlyArray<number>) => void
+  /** Begins to run the vCPUs that were started; returns before they ran. */
   readonly run: () => void
   /** Returns when no vCPU executes any more; what was answered is then finished. */
   readonly pause: Effect.Effect<void>
@@ -22,7 +24,7 @@ export interface Placement {
   readonly isInside: (vcpu: number) => boolean
   /** Ends the instruction of a vCPU that does not run, since its registers are set anew. */
   readonly discard: (vcpu: number) => void
-  /** The slots were cleared: no vCPU waits for an answer any more. */
+  /** The VM was reset, its slots cleared: no vCPU is started or waits for an answer any more. */
   readonly abandon: () => void
   /** The VM goes; nothing may use the vCPUs' files after it. */
   readonly close: Effect.Effect<void>
