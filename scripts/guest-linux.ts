@@ -69,8 +69,9 @@ export interface BootOptions extends LinuxGuest {
 }
 
 /**
- * What one boot was. `reason` is `undefined` when the guest did not end in time. `answers` has what the guest printed after each of the commands that were typed; `traceDigest` is
- * the SHA-256 of every request with its client and value, in order; the seconds are the host's.
+ * What one boot was. `reason` is `undefined` when the guest did not end in time. `answers` has what the guest printed
+ * after each of the commands that were typed; `traceDigest` is the SHA-256 of every request with its client and value,
+ * in order; the seconds are the host's.
  */
 export interface BootReport {
   readonly reason: EndReason.EndReason | undefined

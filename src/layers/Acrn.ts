@@ -49,7 +49,7 @@ import { ServiceMemory, ServiceMemoryError } from "../services/ServiceMemory.ts"
 import * as Upcalls from "../services/Upcalls.ts"
 import { AcrnError, AcrnErrorReason } from "./acrn/AcrnError.ts"
 import * as capabilities from "./acrn/capabilities.ts"
-import { HsmBackend, type HsmOptions, MAX_RAM_BYTES, NAME_BYTES } from "./acrn/HsmBackend.ts"
+import { HsmBackend, type HsmOptions, MAX_RAM_BYTES, type MmioWindow, NAME_BYTES } from "./acrn/HsmBackend.ts"
 import { openHsm } from "./acrn/HsmFile.ts"
 import { meaningOfOpen } from "./acrn/meanings.ts"
 import { backingFor, UserSpace } from "./acrn/UserMemory.ts"
@@ -77,7 +77,14 @@ export {
    * @category errors
    * @since 0.1.0
    */
-  AcrnErrorReason
+  AcrnErrorReason,
+  /**
+   * Whole pages of the board's physical memory, below 2^52.
+   *
+   * @category models
+   * @since 0.1.0
+   */
+  type MmioWindow
 }
 
 /**
@@ -99,7 +106,7 @@ export interface AcrnOptions {
   readonly names?: ReadonlyArray<string>
   readonly vmFlags?: bigint
   readonly maxRamBytes?: number
-  readonly mmio?: ReadonlyArray<{ readonly address: number; readonly bytes: number }>
+  readonly mmio?: ReadonlyArray<MmioWindow>
 }
 
 /**

@@ -10,7 +10,7 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { SlotStateCode } from "../domain/abi/IoRequestSlot.ts"
+import { SlotStateCode, slotStateOf } from "../domain/abi/IoRequestSlot.ts"
 import { VcpuId } from "../domain/Address.ts"
 import { IoRange } from "../domain/IoRange.ts"
 import { IoRequest, type IoValue } from "../domain/IoRequest.ts"
@@ -224,13 +224,6 @@ export const make = (options: { readonly vmId: number; readonly page: number; re
     return fromPage(pageFor(gate.profile.dispatchRole, page, vcpus, (vcpu) => gate.notifyFinish(options.vmId, vcpu)))
   })
 
-const stateNames = new Map<number, RequestState>([
-  [SlotStateCode.Free, "Free"],
-  [SlotStateCode.Pending, "Pending"],
-  [SlotStateCode.Processing, "Processing"],
-  [SlotStateCode.Complete, "Complete"]
-])
-
 /** A page that no dispatcher works on. */
 const bareUse = (page: RequestPage): PageUse => ({
   holder: (vcpu) => byHand(page, vcpu),
@@ -250,7 +243,7 @@ const viewSlot = (page: RequestPage, use: PageUse, vcpu: number): SlotView => {
   const held = page.isHeld(vcpu)
   const shown = {
     vcpu: VcpuId.make(vcpu),
-    state: stateNames.get(code) ?? { unknown: code },
+    state: slotStateOf(code) ?? { unknown: code },
     owner: ownerOf(page, vcpu, code, held),
     held,
     epoch: page.epoch(vcpu)

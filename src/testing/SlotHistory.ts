@@ -45,15 +45,14 @@
  *
  * @since 0.1.0
  */
-import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { SLOT_STATE_OFFSET, SlotStateCode } from "../domain/abi/IoRequestSlot.ts"
+import { SLOT_STATE_OFFSET, SlotStateCode, slotStateOf } from "../domain/abi/IoRequestSlot.ts"
 import { hex } from "../domain/Address.ts"
 import * as IoRequest from "../domain/IoRequest.ts"
-import { MAX_VCPUS, PAGE_BYTES, SLOT_BYTES } from "../domain/Limits.ts"
+import { MAX_VCPUS, SLOT_BYTES } from "../domain/Limits.ts"
 import * as SlotWords from "../domain/SlotWords.ts"
-import { ServiceMemory, type ServicePage } from "../services/ServiceMemory.ts"
+import type { ServiceMemory, ServicePage } from "../services/ServiceMemory.ts"
+import { withRequestPages } from "./laws/over.ts"
 
 const slot = { page: Schema.Natural, slot: Schema.Natural }
 
@@ -166,36 +165,10 @@ export const watch = (
   memory: ServiceMemory["Service"]
 ): { readonly memory: ServiceMemory["Service"]; readonly history: SlotHistory } => {
   const recorder = new Recorder()
-  const watched = new Set<number>()
-  const allocate: ServiceMemory["Service"]["allocate"] = (request) => {
-    const given = memory.allocate(request)
-    if (request.purpose._tag !== "IoRequestPage") return given
-    return Effect.tap(given, ({ address, bytes }) =>
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          for (let page = 0; page < bytes; page += PAGE_BYTES) watched.add(address + page)
-        }),
-        () =>
-          Effect.sync(() => {
-            for (let page = 0; page < bytes; page += PAGE_BYTES) watched.delete(address + page)
-          })
-      ))
-  }
-  return {
-    history: recorder,
-    memory: ServiceMemory.of({
-      ...memory,
-      allocate,
-      page: (address) =>
-        watched.has(address)
-          ? Result.map(memory.page(address), (page) => recorder.watch(page))
-          : memory.page(address)
-    })
-  }
+  return { history: recorder, memory: withRequestPages(memory, (page) => recorder.watch(page)) }
 }
 
-const stateName = (code: number): string =>
-  Object.entries(SlotStateCode).find(([, value]) => value === code)?.[0] ?? `(${code})`
+const stateName = (code: number): string => slotStateOf(code) ?? `(${code})`
 
 /**
  * Events as a table for people, one line each, in order; the last `limit` of them (default 60).

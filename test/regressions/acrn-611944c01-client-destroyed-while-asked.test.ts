@@ -9,8 +9,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Scope } from "effect"
 import { ports } from "../../src/domain/IoRange.ts"
+import { constant, makeDispatcher } from "../support/dispatcher.ts"
 import { turns } from "../support/machines.ts"
-import { constant, makeDispatcher } from "./support/dispatcher.ts"
 
 const RANGE = ports(0x100, 0x1ff)
 

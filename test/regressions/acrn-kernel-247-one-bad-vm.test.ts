@@ -13,8 +13,8 @@ import * as Simulated from "../../src/layers/Simulated.ts"
 import { ServiceMemory, type ServicePage } from "../../src/services/ServiceMemory.ts"
 import * as Upcalls from "../../src/services/Upcalls.ts"
 import * as VirtualMachine from "../../src/services/VirtualMachine.ts"
+import { constant } from "../support/dispatcher.ts"
 import { FakePage } from "../support/FakePage.ts"
-import { constant } from "./support/dispatcher.ts"
 
 /** A hypervisor whose upcalls are the test's, and whose page for the first VM fails once it is told to. */
 const withBadPage = Effect.gen(function*() {

@@ -9,8 +9,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { ports } from "../../src/domain/IoRange.ts"
+import { ALL_ONES, constant, makeDispatcher } from "../support/dispatcher.ts"
 import { turns } from "../support/machines.ts"
-import { ALL_ONES, constant, makeDispatcher } from "./support/dispatcher.ts"
 
 const failures: ReadonlyArray<readonly [name: string, handle: () => Effect.Effect<number, unknown>]> = [
   ["fails at once", () => Effect.fail("no")],

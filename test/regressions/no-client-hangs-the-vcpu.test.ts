@@ -10,7 +10,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as Slot from "../../src/domain/abi/IoRequestSlot.ts"
 import { ports } from "../../src/domain/IoRange.ts"
-import { ALL_ONES, constant, makeDispatcher } from "./support/dispatcher.ts"
+import { ALL_ONES, constant, makeDispatcher } from "../support/dispatcher.ts"
 
 describe("a request that no client owns hangs its vCPU", () => {
   const { Mmio, PciConfig } = Slot.RequestTypeCode

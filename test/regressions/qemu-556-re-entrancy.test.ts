@@ -12,7 +12,7 @@ import { Effect } from "effect"
 import { mmio, ports } from "../../src/domain/IoRange.ts"
 import * as Upcalls from "../../src/services/Upcalls.ts"
 import * as TestMachine from "../../src/testing/TestMachine.ts"
-import { makeDispatcher } from "./support/dispatcher.ts"
+import { makeDispatcher } from "../support/dispatcher.ts"
 
 describe("QEMU 556: a device is entered again from inside itself", () => {
   it.effect("a request that comes while another is served is served after it", () =>

@@ -10,8 +10,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { fromPage, type PendingSlot } from "../../src/services/IoRequestBuffer.ts"
+import { makeDispatcher } from "../support/dispatcher.ts"
 import { Free } from "../support/FakePage.ts"
-import { makeDispatcher } from "./support/dispatcher.ts"
 
 const setup = Effect.sync(() => {
   const { dispatcher, fake, notified } = makeDispatcher()

@@ -8,8 +8,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
 import { ports } from "../../src/domain/IoRange.ts"
+import { ALL_ONES, constant, makeDispatcher } from "../support/dispatcher.ts"
 import { Processing } from "../support/FakePage.ts"
-import { ALL_ONES, constant, makeDispatcher } from "./support/dispatcher.ts"
 
 const RANGE = ports(0x100, 0x1ff)
 

@@ -6,33 +6,19 @@ import * as Slot from "../../src/domain/abi/IoRequestSlot.ts"
 import { DispatchEvent } from "../../src/domain/DispatchEvent.ts"
 import * as IoRange from "../../src/domain/IoRange.ts"
 import type { IoValue } from "../../src/domain/IoRequest.ts"
-import { Dispatcher } from "../../src/services/dispatch/Dispatcher.ts"
 import { GuestTimeline } from "../../src/services/GuestTimeline.ts"
 import type { IoClientOptions } from "../../src/services/IoDispatcher.ts"
-import { Complete, FakePage, Free, Pending, Processing } from "../support/FakePage.ts"
+import { makeDispatcher } from "../support/dispatcher.ts"
+import { Complete, type FakePage, Pending, Processing } from "../support/FakePage.ts"
 import * as g from "../support/guest.ts"
 import { boot, onSimulated, runToEnd, TEST_PORTS, turns } from "../support/machines.ts"
 
 const DEADLINE = 10
 
 const make = (timeline?: GuestTimeline) => {
-  const fake = new FakePage()
-  const notified: Array<number> = []
-  const dispatcher = new Dispatcher(fake, 4, (vcpu) => {
-    notified.push(vcpu)
-    return 0
-  }, timeline)
-  const ask = (vcpu = 0, request: Parameters<FakePage["submit"]>[1] = { address: 0x100 }): number | undefined => {
-    fake.submit(vcpu, request)
-    dispatcher.serve(vcpu)
-    return answer(vcpu)
-  }
-  const answer = (vcpu = 0): number | undefined => {
-    if (fake.state(vcpu) !== Complete) return undefined
-    fake.setState(vcpu, Free)
-    return fake.answer(vcpu)[0]
-  }
-  return { fake, notified, dispatcher, io: dispatcher.service, ask, answer }
+  const setup = makeDispatcher(4, timeline)
+  const ask = (vcpu = 0, request: Parameters<FakePage["submit"]>[1] = { address: 0x100 }) => setup.ask(request, vcpu)
+  return { ...setup, ask }
 }
 
 const client = (
@@ -71,7 +57,7 @@ describe("a deadline", () => {
         yield* TestClock.adjust(over - 1)
         assert.strictEqual(setup.fake.state(0), Processing)
         yield* TestClock.adjust(1)
-        assert.strictEqual(setup.answer(), isLate ? 0xff : 0x42)
+        assert.strictEqual(setup.take(), isLate ? 0xff : 0x42)
         yield* TestClock.adjust(100)
         assert.deepStrictEqual(setup.notified, [0], "once")
         assert.strictEqual(interrupted, isLate ? 1 : 0)
@@ -97,7 +83,7 @@ describe("a deadline", () => {
       yield* setup.io.registerDefault({ name, handle, deadline: deadline! })
       setup.ask()
       yield* TestClock.adjust(DEADLINE)
-      assert.strictEqual(setup.answer(), 0xff)
+      assert.strictEqual(setup.take(), 0xff)
     }))
 
   it.effect("is each request's own", () =>
@@ -108,9 +94,9 @@ describe("a deadline", () => {
       yield* TestClock.adjust(DEADLINE - 1)
       setup.ask(1)
       yield* TestClock.adjust(1)
-      assert.deepStrictEqual([setup.answer(0), setup.answer(1)], [0xff, undefined])
+      assert.deepStrictEqual([setup.take(0), setup.take(1)], [0xff, undefined])
       yield* TestClock.adjust(DEADLINE - 1)
-      assert.strictEqual(setup.answer(1), 0xff)
+      assert.strictEqual(setup.take(1), 0xff)
     }))
 
   it.effect("is not the next request's: what a late handler answers is nobody's", () =>
@@ -121,14 +107,14 @@ describe("a deadline", () => {
       yield* setup.io.register(client(() => Effect.uninterruptible(Deferred.await(gates[asked++]!))))
       setup.ask()
       yield* TestClock.adjust(DEADLINE)
-      assert.strictEqual(setup.answer(), 0xff)
+      assert.strictEqual(setup.take(), 0xff)
       setup.ask()
       yield* Deferred.succeed(gates[0]!, 1)
       yield* turns(3)
       assert.strictEqual(setup.fake.state(0), Processing, "held by the second handler")
       yield* Deferred.succeed(gates[1]!, 2)
       yield* turns(3)
-      assert.strictEqual(setup.answer(), 2)
+      assert.strictEqual(setup.take(), 2)
       yield* TestClock.adjust("1 hour")
       assert.deepStrictEqual(yield* eventsOf(setup), ["DeadlinePassed slow 10"])
       assert.deepStrictEqual(setup.notified, [0, 0])
@@ -142,7 +128,7 @@ describe("a deadline", () => {
       setup.ask()
       setup.fake.setState(0, Pending)
       yield* TestClock.adjust(DEADLINE)
-      assert.strictEqual(setup.answer(), 7)
+      assert.strictEqual(setup.take(), 7)
       assert.deepStrictEqual(yield* eventsOf(setup), ["ForeignStep"])
     }))
 
@@ -199,9 +185,9 @@ describe("the timer of a deadline", () => {
       setup.ask()
       yield* TestClock.adjust("1 day")
       timeline.advanceTo(DEADLINE * 1e6 - 1)
-      assert.isUndefined(setup.answer())
+      assert.isUndefined(setup.take())
       timeline.advanceTo(DEADLINE * 1e6)
-      assert.strictEqual(setup.answer(), 0xff)
+      assert.strictEqual(setup.take(), 0xff)
     }))
 
   const ends: ReadonlyArray<
@@ -279,7 +265,7 @@ describe("a handler that does not end at its deadline", () => {
       const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
       yield* turns(3)
       assert.isUndefined(closing.pollUnsafe())
-      assert.strictEqual(setup.answer(), 0xff)
+      assert.strictEqual(setup.take(), 0xff)
       assert.strictEqual(setup.ask(), 0xff, "its ranges are nobody's already")
       yield* Deferred.succeed(gate, undefined)
       yield* Fiber.join(closing)

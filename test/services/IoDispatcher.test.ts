@@ -8,37 +8,16 @@ import type { IoRequest, IoValue } from "../../src/domain/IoRequest.ts"
 import { RequestTransition } from "../../src/domain/RequestState.ts"
 import { Dispatcher } from "../../src/services/dispatch/Dispatcher.ts"
 import type { IoDispatcherError } from "../../src/services/IoDispatcher.ts"
-import { Complete, FakePage, Free, Pending, Processing } from "../support/FakePage.ts"
+import { ALL_ONES, constant, makeDispatcher } from "../support/dispatcher.ts"
+import { Complete, FakePage, Pending, Processing } from "../support/FakePage.ts"
 import { brief, turns } from "../support/machines.ts"
 
 const { Mmio, PciConfig } = Slot.RequestTypeCode
 const { Write } = Slot.DirectionCode
-const ALL_ONES = 0xffff_ffff
 
-const make = (vcpus = 4) => {
-  const fake = new FakePage()
-  const notified: Array<number> = []
-  const dispatcher = new Dispatcher(fake, vcpus, (vcpu) => {
-    notified.push(vcpu)
-    return 0
-  }, undefined)
-  return { fake, notified, dispatcher, io: dispatcher.service }
-}
+const make = (vcpus = 4) => makeDispatcher(vcpus)
 
 type Setup = ReturnType<typeof make>
-
-/** One request of vCPU 0 as a hypervisor sends it, served; what the hypervisor reads, or `undefined` while it waits. */
-const ask = ({ dispatcher, fake }: Setup, request: Parameters<FakePage["submit"]>[1], vcpu = 0): number | undefined => {
-  fake.submit(vcpu, request)
-  dispatcher.serve(vcpu)
-  return answerOf(fake, vcpu)
-}
-
-const answerOf = (fake: FakePage, vcpu = 0): number | undefined => {
-  if (fake.state(vcpu) !== Complete) return undefined
-  fake.setState(vcpu, Free)
-  return fake.answer(vcpu)[0]
-}
 
 const askPci = (setup: Setup, bus: number, device: number, fn: number, register = 0, size = 4) => {
   setup.fake.submit(0, { type: PciConfig, size })
@@ -47,14 +26,8 @@ const askPci = (setup: Setup, bus: number, device: number, fn: number, register 
   setup.fake.setWord(0, Slot.REQUEST_PCI_FUNCTION_OFFSET, fn)
   setup.fake.setWord(0, Slot.REQUEST_PCI_REGISTER_OFFSET, register)
   setup.dispatcher.serve(0)
-  return answerOf(setup.fake)
+  return setup.take()
 }
-
-const constant = (name: string, value: number, ...ranges: ReadonlyArray<IoRange.IoRange>) => ({
-  name,
-  ranges,
-  handle: () => Effect.succeed(value)
-})
 
 const reasonOf = <A, R>(effect: Effect.Effect<A, IoDispatcherError, R>) =>
   Effect.map(Effect.flip(effect), (error) => error.reason)
@@ -70,8 +43,8 @@ describe("IoDispatcher", () => {
         yield* setup.io.register(constant("mmio", 2, IoRange.mmio(0x1000, 0x1fff)))
         yield* setup.io.register(constant("function", 3, IoRange.pciFunction(0, 1, 0)))
         yield* setup.io.register(constant("rest", 4, IoRange.pciAny))
-        assert.strictEqual(ask(setup, { address: 0x1000 }), 1)
-        assert.strictEqual(ask(setup, { address: 0x1000, type: Mmio }), 2)
+        assert.strictEqual(setup.ask({ address: 0x1000 }), 1)
+        assert.strictEqual(setup.ask({ address: 0x1000, type: Mmio }), 2)
         assert.strictEqual(askPci(setup, 0, 1, 0), 3)
         assert.strictEqual(askPci(setup, 0, 1, 1), 4)
         assert.strictEqual(askPci(setup, 255, 31, 7, 0xffc), 4)
@@ -111,12 +84,12 @@ describe("IoDispatcher", () => {
           const last = address + size - 1
           const owner = address >= 0x100 && last <= 0x10f ? 1 : address >= 0x110 && last <= 0x11f ? 2 : 3
           const type = isMmio ? Mmio : Slot.RequestTypeCode.PortIo
-          assert.strictEqual(ask(setup, { address, size, type }), owner)
+          assert.strictEqual(setup.ask({ address, size, type }), owner)
           if (owner === 3) {
             assert.deepStrictEqual(seen.map(brief), [`r${size} ${isMmio ? "mmio" : "port"} ${address.toString(16)}`])
           }
           assert.strictEqual(
-            ask(setup, { address, size, type, direction: Write, value: 5 }),
+            setup.ask({ address, size, type, direction: Write, value: 5 }),
             5,
             "writes go the same way"
           )
@@ -134,10 +107,10 @@ describe("IoDispatcher", () => {
         yield* setup.io.register(constant("near", 1, IoRange.ports(0x100, 0x107)))
         yield* setup.io.register(constant("nearest", 1, IoRange.ports(0x10a, 0x10b)))
         yield* setup.io.register(constant("other space", 1, IoRange.mmio(0x108, 0x109)))
-        assert.strictEqual(ask(setup, { address: 0x109, size: 1 }), 0xff)
-        assert.strictEqual(ask(setup, { address: 0x107, size: 2 }), 0xffff)
-        assert.strictEqual(ask(setup, { address: 0x109, size: 1, direction: Write, value: 7 }), 7)
-        assert.strictEqual(ask(setup, { type: Mmio, address: 0xf000_0000, size: 8 }), ALL_ONES)
+        assert.strictEqual(setup.ask({ address: 0x109, size: 1 }), 0xff)
+        assert.strictEqual(setup.ask({ address: 0x107, size: 2 }), 0xffff)
+        assert.strictEqual(setup.ask({ address: 0x109, size: 1, direction: Write, value: 7 }), 7)
+        assert.strictEqual(setup.ask({ type: Mmio, address: 0xf000_0000, size: 8 }), ALL_ONES)
         assert.strictEqual(setup.fake.answer(0)[1], ALL_ONES)
         assert.strictEqual(askPci(setup, 1, 2, 3), ALL_ONES)
         const events = yield* setup.io.recentEvents
@@ -153,7 +126,7 @@ describe("IoDispatcher", () => {
     it.effect("a malformed request is answered with all-ones and told", () =>
       Effect.gen(function*() {
         const setup = make()
-        assert.strictEqual(ask(setup, { size: 3 }), ALL_ONES)
+        assert.strictEqual(setup.ask({ size: 3 }), ALL_ONES)
         assert.deepStrictEqual<unknown>(yield* setup.io.recentEvents, [
           { _tag: "Malformed", vcpu: 0, problem: "size 3 is not 1, 2, 4 or 8 bytes" }
         ])
@@ -169,7 +142,7 @@ describe("IoDispatcher", () => {
         assert.deepStrictEqual(setup.fake.accesses, [], "a slot that the VM has not is never looked at")
         setup.fake.submit(1, {})
         setup.dispatcher.serve(undefined)
-        assert.strictEqual(answerOf(setup.fake, 1), 7)
+        assert.strictEqual(setup.take(1), 7)
       }))
   })
 
@@ -186,11 +159,11 @@ describe("IoDispatcher", () => {
           owner: "first",
           owned: IoRange.ports(0x100, 0x107)
         })
-        assert.strictEqual(ask(setup, { address: 0x200 }), 0xff, "nor was its first range taken")
-        assert.strictEqual(ask(setup, { address: 0x107 }), 1)
+        assert.strictEqual(setup.ask({ address: 0x200 }), 0xff, "nor was its first range taken")
+        assert.strictEqual(setup.ask({ address: 0x107 }), 1)
         assert.deepStrictEqual((yield* setup.io.counts).map(({ client }) => client), ["first", "(nobody)"])
         yield* setup.io.register(constant("third", 3, IoRange.ports(0x200, 0x20f)))
-        assert.strictEqual(ask(setup, { address: 0x200 }), 3)
+        assert.strictEqual(setup.ask({ address: 0x200 }), 3)
       }))
 
     it.effect("a client's own ranges may not overlap either", () =>
@@ -223,7 +196,7 @@ describe("IoDispatcher", () => {
           ])
           assert.deepStrictEqual(refusals.map(({ _tag }) => _tag), ["BadRange", "BadRange", "BadRange"])
         }
-        assert.strictEqual(ask(setup, { address: 0x10 }), 1)
+        assert.strictEqual(setup.ask({ address: 0x10 }), 1)
       }))
 
     it.effect("ranges are added, moved and given back by name", () =>
@@ -232,11 +205,11 @@ describe("IoDispatcher", () => {
         const client = yield* setup.io.register(constant("client", 1, IoRange.ports(0x100, 0x10f)))
         yield* setup.io.register(constant("other", 2, IoRange.ports(0x200, 0x20f)))
         yield* client.addRange(IoRange.ports(0x300, 0x30f))
-        assert.strictEqual(ask(setup, { address: 0x300 }), 1)
+        assert.strictEqual(setup.ask({ address: 0x300 }), 1)
         yield* client.moveRange(IoRange.ports(0x100, 0x10f), IoRange.ports(0x108, 0x117))
-        assert.deepStrictEqual([0x107, 0x108, 0x117].map((address) => ask(setup, { address })), [0xff, 1, 1])
+        assert.deepStrictEqual([0x107, 0x108, 0x117].map((address) => setup.ask({ address })), [0xff, 1, 1])
         yield* client.removeRange(IoRange.ports(0x300, 0x30f))
-        assert.strictEqual(ask(setup, { address: 0x300 }), 0xff)
+        assert.strictEqual(setup.ask({ address: 0x300 }), 0xff)
         for (const range of [IoRange.ports(0x300, 0x30f), IoRange.ports(0x108, 0x110), IoRange.ports(0x200, 0x20f)]) {
           assert.deepStrictEqual(yield* reasonOf(client.removeRange(range)), {
             _tag: "NoSuchRange",
@@ -248,7 +221,7 @@ describe("IoDispatcher", () => {
             "NoSuchRange"
           )
         }
-        assert.strictEqual(ask(setup, { address: 0x200 }), 2, "another's range cannot be taken")
+        assert.strictEqual(setup.ask({ address: 0x200 }), 2, "another's range cannot be taken")
       }))
 
     it.effect("a move that fails keeps the old range, in each space", () =>
@@ -263,8 +236,8 @@ describe("IoDispatcher", () => {
           const reason = yield* reasonOf(client.moveRange(from, to))
           assert.deepStrictEqual(reason, { _tag: "Overlap", client: "client", range: to, owner: "owner", owned: to })
         }
-        assert.strictEqual(ask(setup, { address: 0x100 }), 1)
-        assert.strictEqual(ask(setup, { address: 0x1000, type: Mmio }), 1)
+        assert.strictEqual(setup.ask({ address: 0x100 }), 1)
+        assert.strictEqual(setup.ask({ address: 0x1000, type: Mmio }), 1)
         assert.strictEqual(askPci(setup, 0, 1, 0), 1)
         assert.strictEqual(askPci(setup, 0, 2, 0), 2)
       }))
@@ -276,10 +249,10 @@ describe("IoDispatcher", () => {
         yield* Scope.provide(setup.io.registerDefault({ name: "one", handle: () => Effect.succeed(1) }), scope)
         const second = setup.io.registerDefault({ name: "two", handle: () => Effect.succeed(2) })
         assert.deepStrictEqual(yield* reasonOf(second), { _tag: "DefaultTaken", client: "two", owner: "one" })
-        assert.strictEqual(ask(setup, {}), 1)
+        assert.strictEqual(setup.ask({}), 1)
         yield* Scope.close(scope, Exit.void)
         yield* second
-        assert.strictEqual(ask(setup, {}), 2)
+        assert.strictEqual(setup.ask({}), 2)
       }))
 
     it.effect("a client that is gone leaves its addresses free for the next", () =>
@@ -289,18 +262,18 @@ describe("IoDispatcher", () => {
         for (const value of [1, 2, 3]) {
           yield* Effect.scoped(Effect.gen(function*() {
             yield* setup.io.register(constant(`client ${value}`, value, ...ranges))
-            assert.strictEqual(ask(setup, { address: 0x100 }), value)
+            assert.strictEqual(setup.ask({ address: 0x100 }), value)
             assert.strictEqual(askPci(setup, 0, 0, 0), value)
           }))
         }
-        assert.strictEqual(ask(setup, { address: 0x100 }), 0xff)
+        assert.strictEqual(setup.ask({ address: 0x100 }), 0xff)
         assert.deepStrictEqual(yield* setup.io.counts, [{ client: "(nobody)", requests: 1 }])
       }))
   })
 
   describe("PCI configuration by ports", () => {
     const select = (setup: Setup, bus: number, device: number, fn: number, register: number) =>
-      ask(setup, {
+      setup.ask({
         address: 0xcf8,
         size: 4,
         direction: Write,
@@ -321,9 +294,9 @@ describe("IoDispatcher", () => {
             })
         })
         select(setup, 3, 17, 5, 0x40)
-        assert.strictEqual(ask(setup, { address: 0xcfc, size: 4 }), 0x4433_2211)
-        assert.strictEqual(ask(setup, { address: 0xcfe, size: 2 }), 0x2211)
-        ask(setup, { address: 0xcff, size: 1, direction: Write, value: 0x99 })
+        assert.strictEqual(setup.ask({ address: 0xcfc, size: 4 }), 0x4433_2211)
+        assert.strictEqual(setup.ask({ address: 0xcfe, size: 2 }), 0x2211)
+        setup.ask({ address: 0xcff, size: 1, direction: Write, value: 0x99 })
         assert.deepStrictEqual(seen, ["r4 pci 3:17.5 40", "r2 pci 3:17.5 42", "w1 pci 3:17.5 43 99"])
       }))
 
@@ -331,7 +304,7 @@ describe("IoDispatcher", () => {
       Effect.gen(function*() {
         const setup = make()
         select(setup, 1, 2, 3, 4)
-        assert.strictEqual(ask(setup, { address: 0xcf8, size: 4 }), 0x8001_1304)
+        assert.strictEqual(setup.ask({ address: 0xcf8, size: 4 }), 0x8001_1304)
         assert.deepStrictEqual(yield* setup.io.recentEvents, [])
       }))
 
@@ -339,9 +312,9 @@ describe("IoDispatcher", () => {
       Effect.gen(function*() {
         const setup = make()
         yield* setup.io.register(constant("any", 1, IoRange.pciAny))
-        ask(setup, { address: 0xcf8, size: 4, direction: Write, value: 0 })
-        assert.strictEqual(ask(setup, { address: 0xcfc, size: 4 }), ALL_ONES)
-        assert.strictEqual(ask(setup, { address: 0xcfd, size: 1 }), 0xff)
+        setup.ask({ address: 0xcf8, size: 4, direction: Write, value: 0 })
+        assert.strictEqual(setup.ask({ address: 0xcfc, size: 4 }), ALL_ONES)
+        assert.strictEqual(setup.ask({ address: 0xcfd, size: 1 }), 0xff)
         assert.deepStrictEqual(yield* setup.io.counts, [{ client: "any", requests: 0 }])
       }))
 
@@ -350,17 +323,17 @@ describe("IoDispatcher", () => {
         const setup = make()
         yield* setup.io.register(constant("reset port", 5, IoRange.ports(0xcf9, 0xcf9)))
         yield* setup.io.register(constant("window", 6, IoRange.ports(0xcfc, 0xd0f)))
-        assert.strictEqual(ask(setup, { address: 0xcf9, size: 1 }), 5)
-        assert.strictEqual(ask(setup, { address: 0xcf8, size: 1 }), 0xff)
-        assert.strictEqual(ask(setup, { address: 0xcfe, size: 4 }), 6)
+        assert.strictEqual(setup.ask({ address: 0xcf9, size: 1 }), 5)
+        assert.strictEqual(setup.ask({ address: 0xcf8, size: 1 }), 0xff)
+        assert.strictEqual(setup.ask({ address: 0xcfe, size: 4 }), 6)
       }))
 
     it.effect("the register is the VM's: all vCPUs share it, another VM has its own", () =>
       Effect.gen(function*() {
         const [one, two] = [make(), make()]
         select(one, 1, 2, 3, 4)
-        assert.strictEqual(ask(one, { address: 0xcf8, size: 4 }, 3), 0x8001_1304)
-        assert.strictEqual(ask(two, { address: 0xcf8, size: 4 }), 0)
+        assert.strictEqual(one.ask({ address: 0xcf8, size: 4 }, 3), 0x8001_1304)
+        assert.strictEqual(two.ask({ address: 0xcf8, size: 4 }), 0)
       }))
   })
 
@@ -383,10 +356,10 @@ describe("IoDispatcher", () => {
         }
         yield* setup.io.register(constant("good", 7, IoRange.ports(0x100, 0x1ff)))
         for (let i = 0; i < bad.length; i++) {
-          let answer = ask(setup, { address: i })
-          assert.strictEqual(ask(setup, { address: 0x100 }, 1), 7, "others go on (law 5)")
+          let answer = setup.ask({ address: i })
+          assert.strictEqual(setup.ask({ address: 0x100 }, 1), 7, "others go on (law 5)")
           yield* turns(3)
-          answer ??= answerOf(setup.fake)
+          answer ??= setup.take()
           assert.strictEqual(answer, 0xff, `handler ${i}`)
         }
         const events = yield* setup.io.recentEvents
@@ -409,14 +382,14 @@ describe("IoDispatcher", () => {
           ranges: [IoRange.ports(0, 0xff)],
           handle: (request) => Effect.as(Effect.sleep((4 - request.vcpu) * 10), request.vcpu)
         })
-        for (let vcpu = 0; vcpu < 4; vcpu++) assert.isUndefined(ask(setup, { address: 1 }, vcpu))
+        for (let vcpu = 0; vcpu < 4; vcpu++) assert.isUndefined(setup.ask({ address: 1 }, vcpu))
         assert.deepStrictEqual(
           [0, 1, 2, 3].map((vcpu) => setup.fake.state(vcpu)),
           Array.from({ length: 4 }, () => Processing)
         )
         for (const vcpu of [3, 2, 1, 0]) {
           yield* TestClock.adjust(10)
-          assert.strictEqual(answerOf(setup.fake, vcpu), vcpu)
+          assert.strictEqual(setup.take(vcpu), vcpu)
         }
         assert.deepStrictEqual(setup.notified, [3, 2, 1, 0])
       }))
@@ -434,11 +407,11 @@ describe("IoDispatcher", () => {
               return sum & 0xff
             })
         })
-        let answer = ask(setup, { address: 1 })
+        let answer = setup.ask({ address: 1 })
         assert.isUndefined(answer)
         for (let i = 0; i < 50 && answer === undefined; i++) {
           yield* turns(1)
-          answer = answerOf(setup.fake)
+          answer = setup.take()
         }
         assert.strictEqual(answer, 5000 & 0xff)
       }))
@@ -452,7 +425,7 @@ describe("IoDispatcher", () => {
           handle: () => Effect.clockWith((clock) => clock.currentTimeMillis)
         })
         yield* TestClock.setTime(42)
-        assert.strictEqual(ask(setup, { address: 1 }), 42)
+        assert.strictEqual(setup.ask({ address: 1 }), 42)
       }))
 
     it.effect("a handler may register, move and remove ranges, its own too (law 13)", () =>
@@ -481,14 +454,14 @@ describe("IoDispatcher", () => {
             })
         })
         yield* Deferred.succeed(client, registered)
-        ask(setup, { address: 0x100, direction: Write })
-        assert.strictEqual(ask(setup, { address: 0x105 }), 0xff)
-        ask(setup, { address: 0x201, direction: Write })
-        assert.strictEqual(ask(setup, { address: 0x303 }), 3)
-        assert.strictEqual(ask(setup, { address: 0x400 }), 9)
-        ask(setup, { address: 0x302, direction: Write })
+        setup.ask({ address: 0x100, direction: Write })
+        assert.strictEqual(setup.ask({ address: 0x105 }), 0xff)
+        setup.ask({ address: 0x201, direction: Write })
+        assert.strictEqual(setup.ask({ address: 0x303 }), 3)
+        assert.strictEqual(setup.ask({ address: 0x400 }), 9)
+        setup.ask({ address: 0x302, direction: Write })
         assert.deepStrictEqual(tags(yield* setup.io.recentEvents), ["Unhandled"])
-        assert.strictEqual(ask(setup, { address: 0x205 }), 0xff)
+        assert.strictEqual(setup.ask({ address: 0x205 }), 0xff)
       }))
 
     it.effect("a handler's request is what was read, whatever the page says later", () =>
@@ -507,14 +480,14 @@ describe("IoDispatcher", () => {
               })
             )
         })
-        ask(setup, { address: 0x10, size: 1 })
+        setup.ask({ address: 0x10, size: 1 })
         setup.fake.setWord(0, Slot.REQUEST_ADDRESS_OFFSET, 0x20)
         setup.fake.setWord(0, Slot.REQUEST_SIZE_OFFSET, 8)
         setup.fake.setWord(0, Slot.REQUEST_DIRECTION_OFFSET, 1)
         setup.fake.setWord(0, Slot.REQUEST_VALUE_OFFSET + 4, 0x55)
         yield* TestClock.adjust(10)
         assert.strictEqual(brief(seen!), "r1 port 10")
-        assert.deepStrictEqual([answerOf(setup.fake), setup.fake.answer(0)[1]], [0x44, 0x55])
+        assert.deepStrictEqual([setup.take(), setup.fake.answer(0)[1]], [0x44, 0x55])
       }))
   })
 
@@ -532,14 +505,14 @@ describe("IoDispatcher", () => {
         const scope = yield* Scope.make()
         let ended = 0
         yield* Scope.provide(held(setup, { onEnd: () => ended++ }), scope)
-        assert.isUndefined(ask(setup, { address: 0x100 }, 0))
-        assert.isUndefined(ask(setup, { address: 0x100 }, 2))
+        assert.isUndefined(setup.ask({ address: 0x100 }, 0))
+        assert.isUndefined(setup.ask({ address: 0x100 }, 2))
         yield* Scope.close(scope, Exit.void)
         assert.strictEqual(ended, 2, "before the close returned")
-        assert.deepStrictEqual([0, 2].map((vcpu) => answerOf(setup.fake, vcpu)), [0xff, 0xff])
+        assert.deepStrictEqual([0, 2].map((vcpu) => setup.take(vcpu)), [0xff, 0xff])
         assert.deepStrictEqual(setup.notified, [0, 2])
         assert.deepStrictEqual(tags(yield* setup.io.recentEvents), ["Abandoned", "Abandoned"])
-        assert.strictEqual(ask(setup, { address: 0x100 }), 0xff)
+        assert.strictEqual(setup.ask({ address: 0x100 }), 0xff)
         assert.deepStrictEqual(tags(yield* setup.io.recentEvents), ["Abandoned", "Abandoned", "Unhandled"])
       }))
 
@@ -554,7 +527,7 @@ describe("IoDispatcher", () => {
           reasonOf(client.moveRange(range, range))
         ])
         for (const reason of reasons) assert.deepStrictEqual(reason, { _tag: "Closed", client: "gone" })
-        assert.strictEqual(ask(setup, { address: 0x200 }), 0xff)
+        assert.strictEqual(setup.ask({ address: 0x200 }), 0xff)
       }))
 
     it.effect("other clients' requests stay theirs", () =>
@@ -567,12 +540,12 @@ describe("IoDispatcher", () => {
           ranges: [IoRange.ports(0x200, 0x2ff)],
           handle: () => Effect.as(Effect.sleep(5), 0x42)
         })
-        ask(setup, { address: 0x100 }, 0)
-        ask(setup, { address: 0x200 }, 1)
+        setup.ask({ address: 0x100 }, 0)
+        setup.ask({ address: 0x200 }, 1)
         yield* Scope.close(scope, Exit.void)
         assert.strictEqual(setup.fake.state(1), Processing)
         yield* TestClock.adjust(5)
-        assert.strictEqual(answerOf(setup.fake, 1), 0x42)
+        assert.strictEqual(setup.take(1), 0x42)
       }))
 
     it.effect("the default client too", () =>
@@ -580,9 +553,9 @@ describe("IoDispatcher", () => {
         const setup = make()
         const scope = yield* Scope.make()
         yield* Scope.provide(setup.io.registerDefault({ name: "default", handle: () => Effect.never }), scope)
-        assert.isUndefined(ask(setup, {}))
+        assert.isUndefined(setup.ask({}))
         yield* Scope.close(scope, Exit.void)
-        assert.strictEqual(answerOf(setup.fake), 0xff)
+        assert.strictEqual(setup.take(), 0xff)
       }))
 
     it.effect("a handler that does not end when asked answers too late: its value is nobody's", () =>
@@ -598,13 +571,13 @@ describe("IoDispatcher", () => {
           }),
           scope
         )
-        ask(setup, { address: 0x100 })
+        setup.ask({ address: 0x100 })
         const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
-        assert.strictEqual(answerOf(setup.fake), 0xff, "the vCPU does not wait for it")
+        assert.strictEqual(setup.take(), 0xff, "the vCPU does not wait for it")
         setup.fake.submit(0, { address: 0x300 })
         yield* Deferred.succeed(gate, undefined)
         yield* Fiber.join(closing)
-        assert.strictEqual(answerOf(setup.fake), 0xff, "the next request gets an answer of its own")
+        assert.strictEqual(setup.take(), 0xff, "the next request gets an answer of its own")
         assert.deepStrictEqual(tags(yield* setup.io.recentEvents), ["Abandoned", "Unhandled"])
       }))
 
@@ -628,7 +601,7 @@ describe("IoDispatcher", () => {
         yield* Effect.forkChild(Effect.andThen(Deferred.await(wake), Scope.close(scope, Exit.void)), {
           startImmediately: true
         })
-        assert.strictEqual(ask(setup, { address: 0x100 }), 0xff)
+        assert.strictEqual(setup.ask({ address: 0x100 }), 0xff)
         yield* turns(2)
         assert.isTrue(ended)
         assert.deepStrictEqual(tags(yield* setup.io.recentEvents), ["Abandoned"])
@@ -656,14 +629,14 @@ describe("IoDispatcher", () => {
             }),
             scope
           )
-          let answer = ask(setup, { address: 0x100 })
+          let answer = setup.ask({ address: 0x100 })
           yield* TestClock.adjust(1)
           yield* turns(3)
-          answer ??= answerOf(setup.fake)
+          answer ??= setup.take()
           assert.isTrue(isClosed, "it does not wait for itself")
           assert.strictEqual(answer, 0xff, "a client that is gone answers nothing")
           assert.deepStrictEqual(yield* setup.io.counts, [])
-          ask(setup, { address: 0x100 })
+          setup.ask({ address: 0x100 })
           assert.strictEqual((yield* setup.io.counts).at(-1)?.client, "(nobody)")
         }))
     }
@@ -678,7 +651,7 @@ describe("IoDispatcher", () => {
           ranges: [IoRange.ports(0, 0xff)],
           handle: () => Effect.as(Effect.sleep(5), 0x42)
         })
-        ask(setup, { address: 1 })
+        setup.ask({ address: 1 })
         setup.fake.setState(0, Pending)
         setup.dispatcher.serve(0)
         assert.deepStrictEqual((yield* setup.io.counts)[0]?.requests, 1, "a held request is not claimed twice")
@@ -687,7 +660,7 @@ describe("IoDispatcher", () => {
         assert.deepStrictEqual(tags(yield* setup.io.recentEvents), ["ForeignStep", "ForeignStep"])
         assert.deepStrictEqual((yield* setup.io.counts)[0]?.requests, 2, "what is PENDING then is a request (law 4)")
         yield* TestClock.adjust(5)
-        assert.strictEqual(answerOf(setup.fake), 0x42)
+        assert.strictEqual(setup.take(), 0x42)
         assert.deepStrictEqual(setup.notified, [0])
       }))
 
@@ -739,18 +712,18 @@ describe("IoDispatcher", () => {
         const setup = make()
         yield* slow(setup)
         yield* setup.io.register(constant("fast", 7, IoRange.ports(0, 0xff)))
-        ask(setup, { address: 0x100 }, 0)
+        setup.ask({ address: 0x100 }, 0)
         const draining = yield* Effect.forkChild(setup.io.drain(1000), { startImmediately: true })
-        assert.isUndefined(ask(setup, { address: 1 }, 1))
+        assert.isUndefined(setup.ask({ address: 1 }, 1))
         assert.strictEqual(setup.fake.state(1), Pending)
         yield* TestClock.adjust(99)
         assert.isUndefined(draining.pollUnsafe())
         yield* TestClock.adjust(1)
         yield* Fiber.join(draining)
-        assert.strictEqual(answerOf(setup.fake, 0), 0x42)
-        assert.isUndefined(ask(setup, { address: 1 }, 2), "still drained")
+        assert.strictEqual(setup.take(0), 0x42)
+        assert.isUndefined(setup.ask({ address: 1 }, 2), "still drained")
         yield* setup.io.proceed
-        assert.deepStrictEqual([1, 2].map((vcpu) => answerOf(setup.fake, vcpu)), [7, 7])
+        assert.deepStrictEqual([1, 2].map((vcpu) => setup.take(vcpu)), [7, 7])
       }))
 
     it.effect("it waits for the last that is held, whichever ends first", () =>
@@ -761,7 +734,7 @@ describe("IoDispatcher", () => {
           ranges: [IoRange.ports(0x100, 0x1ff)],
           handle: (request) => Effect.sleep([30, 10, 20][request.vcpu]!)
         })
-        for (const vcpu of [0, 1, 2]) ask(setup, { address: 0x100 }, vcpu)
+        for (const vcpu of [0, 1, 2]) setup.ask({ address: 0x100 }, vcpu)
         const draining = yield* Effect.forkChild(setup.io.drain(1000), { startImmediately: true })
         yield* TestClock.adjust(29)
         assert.isUndefined(draining.pollUnsafe())
@@ -782,29 +755,29 @@ describe("IoDispatcher", () => {
         const draining = yield* Effect.forkChild(Effect.andThen(Deferred.await(wake), setup.io.drain(1000)), {
           startImmediately: true
         })
-        ask(setup, { address: 0x100 })
+        setup.ask({ address: 0x100 })
         yield* turns(2)
         assert.isUndefined(draining.pollUnsafe())
         yield* Deferred.succeed(gate, undefined)
         yield* Fiber.join(draining)
-        assert.strictEqual(answerOf(setup.fake), 0x42)
+        assert.strictEqual(setup.take(), 0x42)
       }))
 
     it.effect("of two drains at once the one that gives up lets the other stay", () =>
       Effect.gen(function*() {
         const setup = make()
         yield* slow(setup)
-        ask(setup, { address: 0x100 }, 0)
+        setup.ask({ address: 0x100 }, 0)
         const patient = yield* Effect.forkChild(setup.io.drain(1000), { startImmediately: true })
         const hasty = yield* Effect.forkChild(Effect.exit(setup.io.drain(10)), { startImmediately: true })
         yield* TestClock.adjust(10)
         assert.isTrue(Exit.isFailure(yield* Fiber.join(hasty)))
-        assert.isUndefined(ask(setup, { address: 0x200 }, 1), "requests are still held back")
+        assert.isUndefined(setup.ask({ address: 0x200 }, 1), "requests are still held back")
         yield* TestClock.adjust(90)
         yield* Fiber.join(patient)
         assert.strictEqual(setup.fake.state(1), Pending)
         yield* setup.io.proceed
-        assert.strictEqual(answerOf(setup.fake, 1), 0xff)
+        assert.strictEqual(setup.take(1), 0xff)
       }))
 
     it.effect("with nothing held it is done at once", () =>
@@ -817,9 +790,9 @@ describe("IoDispatcher", () => {
         const setup = make()
         yield* setup.io.register({ name: "stuck", ranges: [IoRange.ports(0x300, 0x3ff)], handle: () => Effect.never })
         yield* setup.io.register(constant("fast", 7, IoRange.ports(0, 0xff)))
-        ask(setup, { address: 0x300 }, 0)
+        setup.ask({ address: 0x300 }, 0)
         const draining = yield* Effect.forkChild(Effect.exit(setup.io.drain()), { startImmediately: true })
-        ask(setup, { address: 1 }, 1)
+        setup.ask({ address: 1 }, 1)
         yield* TestClock.adjust(999)
         assert.isUndefined(draining.pollUnsafe())
         yield* TestClock.adjust(1)
@@ -828,7 +801,7 @@ describe("IoDispatcher", () => {
           Exit.isFailure(exit) ? (Cause.squash(exit.cause) as Error).message : "",
           "requests were still held after 1000 ms by stuck; make these handlers answer, or close their clients"
         )
-        assert.strictEqual(answerOf(setup.fake, 1), 7)
+        assert.strictEqual(setup.take(1), 7)
       }))
 
     it.effect("interrupted, it takes requests again", () =>
@@ -836,11 +809,11 @@ describe("IoDispatcher", () => {
         const setup = make()
         yield* slow(setup)
         yield* setup.io.register(constant("fast", 7, IoRange.ports(0, 0xff)))
-        ask(setup, { address: 0x100 }, 0)
+        setup.ask({ address: 0x100 }, 0)
         const draining = yield* Effect.forkChild(setup.io.drain(1000), { startImmediately: true })
-        ask(setup, { address: 1 }, 1)
+        setup.ask({ address: 1 }, 1)
         yield* Fiber.interrupt(draining)
-        assert.strictEqual(answerOf(setup.fake, 1), 7)
+        assert.strictEqual(setup.take(1), 7)
       }))
 
     it.effect("a client that goes while it is waited for ends the wait", () =>
@@ -848,7 +821,7 @@ describe("IoDispatcher", () => {
         const setup = make()
         const scope = yield* Scope.make()
         yield* Scope.provide(slow(setup), scope)
-        ask(setup, { address: 0x100 }, 0)
+        setup.ask({ address: 0x100 }, 0)
         const draining = yield* Effect.forkChild(setup.io.drain(1000), { startImmediately: true })
         yield* Scope.close(scope, Exit.void)
         yield* Fiber.join(draining)
@@ -859,19 +832,19 @@ describe("IoDispatcher", () => {
     it.effect("events as a stream, from now on", () =>
       Effect.gen(function*() {
         const setup = make()
-        ask(setup, { address: 0x99 })
+        setup.ask({ address: 0x99 })
         const taking = yield* Effect.forkChild(Stream.runCollect(Stream.take(setup.io.events, 2)), {
           startImmediately: true
         })
-        ask(setup, { address: 0x10 })
-        ask(setup, { size: 3 })
+        setup.ask({ address: 0x10 })
+        setup.ask({ size: 3 })
         assert.deepStrictEqual(tags(yield* Fiber.join(taking)), ["Unhandled", "Malformed"])
       }))
 
     it.effect("the last 256 events are kept", () =>
       Effect.gen(function*() {
         const setup = make()
-        for (let i = 0; i < 300; i++) ask(setup, { address: i })
+        for (let i = 0; i < 300; i++) setup.ask({ address: i })
         const events = yield* setup.io.recentEvents
         assert.strictEqual(events.length, 256)
         const ports = events.map((event) =>
@@ -891,11 +864,11 @@ describe("IoDispatcher", () => {
         const taking = yield* Effect.forkChild(Stream.runCollect(Stream.take(setup.io.transitions, 5)), {
           startImmediately: true
         })
-        ask(setup, { address: 1 }, 0)
-        ask(setup, { address: 0x100 }, 1)
+        setup.ask({ address: 1 }, 0)
+        setup.ask({ address: 0x100 }, 1)
         yield* TestClock.adjust(1)
-        ask(setup, { address: 0xcf8, size: 4 }, 2)
-        ask(setup, { size: 7 }, 3)
+        setup.ask({ address: 0xcf8, size: 4 }, 2)
+        setup.ask({ size: 7 }, 3)
         const steps = yield* Fiber.join(taking)
         assert.deepStrictEqual(steps.map(({ command, epoch, vcpu }) => `${vcpu} ${command} ${epoch}`), [
           "0 Claim 1",
@@ -918,7 +891,7 @@ describe("IoDispatcher", () => {
           }
         })
         yield* setup.io.observe({ onComplete: () => heard++ })
-        assert.deepStrictEqual([ask(setup, { address: 1 }), ask(setup, { address: 1 })], [7, 7])
+        assert.deepStrictEqual([setup.ask({ address: 1 }), setup.ask({ address: 1 })], [7, 7])
         assert.strictEqual(heard, 2)
         const events = yield* setup.io.recentEvents
         assert.deepStrictEqual<unknown>(events, [{ _tag: "ObserverFailed", problem: "Error: bad observer" }])
@@ -942,14 +915,14 @@ describe("IoDispatcher", () => {
           }),
           scope
         )
-        ask(setup, { address: 1, size: 2 })
-        ask(setup, { address: 2, size: 1, direction: Write, value: 5 })
-        ask(setup, { address: 4, size: 2, type: Mmio })
-        ask(setup, { address: 0x300, size: 2 })
-        ask(setup, { address: 0xf000, size: 8, type: Mmio })
-        ask(setup, { address: 0xcf8, size: 4 })
+        setup.ask({ address: 1, size: 2 })
+        setup.ask({ address: 2, size: 1, direction: Write, value: 5 })
+        setup.ask({ address: 4, size: 2, type: Mmio })
+        setup.ask({ address: 0x300, size: 2 })
+        setup.ask({ address: 0xf000, size: 8, type: Mmio })
+        setup.ask({ address: 0xcf8, size: 4 })
         yield* Scope.close(scope, Exit.void)
-        ask(setup, { address: 1 })
+        setup.ask({ address: 1 })
         assert.deepStrictEqual(log, [
           "wide: r2 port 1",
           "wide = number 9abc",

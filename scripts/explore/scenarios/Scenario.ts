@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { ClientOptions } from "../World.ts"
+import { type ClientOptions, make, type WorldOptions } from "../World.ts"
 
 export interface Scenario {
   readonly name: string
@@ -39,3 +39,14 @@ export const quickB = at("B", B)
 /** Clients that take their time. */
 export const slowA: ClientOptions = { ...quickA, isSlow: true }
 export const slowB: ClientOptions = { ...quickB, isSlow: true }
+
+/** A world with both of these, and `moreOfA`. */
+export const slowWorld = Effect.fnUntraced(function*(
+  options: WorldOptions,
+  moreOfA: Partial<ClientOptions> = {}
+) {
+  const world = yield* make(options)
+  const a = yield* world.guest.client({ ...slowA, ...moreOfA })
+  const b = yield* world.guest.client(slowB)
+  return { ...world, a, b }
+})

@@ -5,15 +5,13 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import { actors, advance, step, stepWhen } from "../../../src/testing/Explorer.ts"
 import { type Client, make } from "../World.ts"
-import { A, B, C, quickA, scenario, slowA, slowB } from "./Scenario.ts"
+import { A, B, C, quickA, scenario, slowA, slowB, slowWorld } from "./Scenario.ts"
 
 const complete = scenario(
   "complete",
   "each vCPU asks each client",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A, B], [B + 1, A + 1]] })
-    yield* guest.client(slowA)
-    yield* guest.client(slowB)
+    const { guest } = yield* slowWorld({ programs: [[A, B], [B + 1, A + 1]] })
     yield* guest.start(guest.vm)
     yield* guest.finish
   })
@@ -23,9 +21,7 @@ const clientDestroy = scenario(
   "client destroy",
   "a client that takes its time to clean up is released, and another one gets its ports",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A, B], [A + 1]] })
-    const a = yield* guest.client({ ...slowA, cleansUp: true })
-    yield* guest.client(slowB)
+    const { a, guest } = yield* slowWorld({ programs: [[A, B], [A + 1]] }, { cleansUp: true })
     yield* guest.start(guest.vm)
     yield* actors({
       controller: Effect.gen(function*() {
@@ -61,10 +57,11 @@ const destroyWhileStarting = scenario(
   "client destroy inside of a handler",
   "a handler wakes, in its own stack, who releases its client",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A, A + 1], [A + 2, B]] })
     const called = yield* Deferred.make<void>()
-    const a = yield* guest.client({ ...slowA, cleansUp: true, meanwhile: () => Deferred.succeed(called, undefined) })
-    yield* guest.client(slowB)
+    const { a, guest } = yield* slowWorld({ programs: [[A, A + 1], [A + 2, B]] }, {
+      cleansUp: true,
+      meanwhile: () => Deferred.succeed(called, undefined)
+    })
     yield* guest.start(guest.vm)
     yield* actors({ controller: Effect.andThen(Deferred.await(called), a.release) })
     yield* guest.finish
@@ -75,9 +72,7 @@ const rangeMove = scenario(
   "range move",
   "a client's ports move away, and another client's to where they were",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A, B], [C]] })
-    const a = yield* guest.client(slowA)
-    const b = yield* guest.client(slowB)
+    const { a, b, guest } = yield* slowWorld({ programs: [[A, B], [C]] })
     yield* guest.start(guest.vm)
     yield* actors({
       controller: Effect.gen(function*() {
@@ -135,9 +130,7 @@ const deadline = scenario(
   "deadline",
   "a client's deadline runs out while it may answer, and while it cleans up",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A, A + 1], [B]] })
-    yield* guest.client({ ...slowA, deadline: "10 millis", cleansUp: true })
-    yield* guest.client(slowB)
+    const { guest } = yield* slowWorld({ programs: [[A, A + 1], [B]] }, { deadline: "10 millis", cleansUp: true })
     yield* guest.start(guest.vm)
     yield* actors({ time: Effect.andThen(step("ten milliseconds pass"), advance("10 millis")) })
     yield* guest.finish

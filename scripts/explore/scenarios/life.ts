@@ -6,9 +6,10 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { VirtualMachineError } from "../../../src/services/VirtualMachineError.ts"
+import type { RunningVm } from "../../../src/services/Vm.ts"
 import { actors, advance, step } from "../../../src/testing/Explorer.ts"
 import { type Guest, make } from "../World.ts"
-import { A, B, scenario, slowA, slowB } from "./Scenario.ts"
+import { A, B, scenario, slowA, slowWorld } from "./Scenario.ts"
 
 const pauseAndResume = (guest: Guest) =>
   Effect.gen(function*() {
@@ -19,14 +20,20 @@ const pauseAndResume = (guest: Guest) =>
     yield* guest.resume(paused)
   })
 
+const pauseAndReset = (guest: Guest, running: RunningVm) =>
+  Effect.gen(function*() {
+    yield* step("the VM is paused")
+    const paused = yield* guest.pause(running)
+    yield* step("the VM is reset")
+    yield* guest.start(yield* guest.reset(paused))
+  })
+
 /** Every answer is a client's: a pause that is over has changed nothing. */
 const pause = scenario(
   "pause",
   "the VM is paused, which takes a while, and resumed",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A, B], [B + 1, A + 1]], pauseTakesTime: true })
-    yield* guest.client(slowA)
-    yield* guest.client(slowB)
+    const { guest } = yield* slowWorld({ programs: [[A, B], [B + 1, A + 1]], pauseTakesTime: true })
     yield* actors({ controller: pauseAndResume(guest) })
     yield* guest.finish
   })
@@ -36,9 +43,7 @@ const pauseLate = scenario(
   "pause with late upcalls",
   "upcalls arrive before, while and after the VM is paused",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A], [B]], upcalls: "Late", pauseTakesTime: true })
-    yield* guest.client(slowA)
-    yield* guest.client(slowB)
+    const { guest } = yield* slowWorld({ programs: [[A], [B]], upcalls: "Late", pauseTakesTime: true })
     yield* actors({ controller: pauseAndResume(guest) })
     yield* guest.finish
   })
@@ -48,9 +53,7 @@ const pauseAndDestroy = scenario(
   "pause and client destroy",
   "a client is released that a pause waits for",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A], [B]] })
-    const a = yield* guest.client({ ...slowA, cleansUp: true })
-    yield* guest.client(slowB)
+    const { a, guest } = yield* slowWorld({ programs: [[A], [B]] }, { cleansUp: true })
     yield* actors({
       controller: pauseAndResume(guest),
       client: Effect.andThen(step("A is released"), a.release)
@@ -63,9 +66,7 @@ const pauseTimesOut = scenario(
   "pause that may time out",
   "a pause's deadline runs out while a client may still answer",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A, B], [A + 1]] })
-    yield* guest.client(slowA)
-    yield* guest.client(slowB)
+    const { guest } = yield* slowWorld({ programs: [[A, B], [A + 1]] })
     const running = yield* guest.start(guest.vm)
     yield* actors<VirtualMachineError>({
       controller: Effect.gen(function*() {
@@ -84,9 +85,7 @@ const drains = scenario(
   "pause and drain",
   "a program holds requests back by itself while the VM is paused and resumed",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A], [B]] })
-    yield* guest.client(slowA)
-    yield* guest.client(slowB)
+    const { guest } = yield* slowWorld({ programs: [[A], [B]] })
     yield* actors<unknown>({
       controller: pauseAndResume(guest),
       program: Effect.gen(function*() {
@@ -104,19 +103,9 @@ const reset = scenario(
   "reset",
   "the VM is paused, reset and started again; what waited is dropped",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A, B], [B + 1]], upcalls: "Late", pauseTakesTime: true })
-    yield* guest.client(slowA)
-    yield* guest.client(slowB)
+    const { guest } = yield* slowWorld({ programs: [[A, B], [B + 1]], upcalls: "Late", pauseTakesTime: true })
     const running = yield* guest.start(guest.vm)
-    yield* actors({
-      controller: Effect.gen(function*() {
-        yield* step("the VM is paused")
-        const paused = yield* guest.pause(running)
-        yield* step("the VM is reset")
-        const again = yield* guest.reset(paused)
-        yield* guest.start(again)
-      })
-    })
+    yield* actors({ controller: pauseAndReset(guest, running) })
     yield* guest.finish
   })
 )
@@ -139,17 +128,10 @@ const resetByHand = scenario(
   "reset and a request claimed by hand",
   "a program claims a request itself, before its upcall comes, and the VM is paused and reset",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A], [B]], upcalls: "Late" })
-    yield* guest.client(slowA)
-    yield* guest.client(slowB)
+    const { guest } = yield* slowWorld({ programs: [[A], [B]], upcalls: "Late" })
     const running = yield* guest.start(guest.vm)
     yield* actors<unknown>({
-      controller: Effect.gen(function*() {
-        yield* step("the VM is paused")
-        const paused = yield* guest.pause(running)
-        yield* step("the VM is reset")
-        yield* guest.start(yield* guest.reset(paused))
-      }),
+      controller: pauseAndReset(guest, running),
       // What it finds while the VM is paused is of the life that ends.
       program: Effect.ignore(serveByHand(guest, 0))
     })
@@ -161,18 +143,10 @@ const resetAndDestroy = scenario(
   "reset and client destroy",
   "a client is released while the VM is paused, reset and started again",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A], [B, A + 1]] })
-    const a = yield* guest.client({ ...slowA, cleansUp: true })
-    yield* guest.client(slowB)
+    const { a, guest } = yield* slowWorld({ programs: [[A], [B, A + 1]] }, { cleansUp: true })
     const running = yield* guest.start(guest.vm)
     yield* actors<VirtualMachineError>({
-      controller: Effect.gen(function*() {
-        yield* step("the VM is paused")
-        const paused = yield* guest.pause(running)
-        yield* step("the VM is reset")
-        const again = yield* guest.reset(paused)
-        yield* guest.start(again)
-      }),
+      controller: pauseAndReset(guest, running),
       client: Effect.andThen(step("A is released"), a.release)
     })
     yield* guest.finish
@@ -183,9 +157,9 @@ const destroy = scenario(
   "VM destroy",
   "the VM's scope is closed while clients clean up; upcalls may still be on their way",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A, A + 1], [B]], upcalls: "Late", pauseTakesTime: true })
-    yield* guest.client({ ...slowA, cleansUp: true })
-    yield* guest.client(slowB)
+    const { guest } = yield* slowWorld({ programs: [[A, A + 1], [B]], upcalls: "Late", pauseTakesTime: true }, {
+      cleansUp: true
+    })
     yield* guest.start(guest.vm)
     yield* actors({ controller: Effect.andThen(step("the VM is closed"), guest.close) })
     yield* guest.finish
@@ -196,9 +170,7 @@ const destroyAndRelease = scenario(
   "VM destroy and client destroy",
   "the VM's scope and a client's are closed at the same time",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A], [B]], pauseTakesTime: true })
-    const a = yield* guest.client({ ...slowA, cleansUp: true })
-    yield* guest.client(slowB)
+    const { a, guest } = yield* slowWorld({ programs: [[A], [B]], pauseTakesTime: true }, { cleansUp: true })
     yield* guest.start(guest.vm)
     yield* actors({
       closer: Effect.andThen(step("the VM is closed"), guest.close),
@@ -212,10 +184,11 @@ const destroyInHandler = scenario(
   "VM destroy inside of a handler",
   "a handler wakes, in its own stack, who closes the VM",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A, A + 1], [A + 2, B]] })
     const called = yield* Deferred.make<void>()
-    yield* guest.client({ ...slowA, cleansUp: true, meanwhile: () => Deferred.succeed(called, undefined) })
-    yield* guest.client(slowB)
+    const { guest } = yield* slowWorld({ programs: [[A, A + 1], [A + 2, B]] }, {
+      cleansUp: true,
+      meanwhile: () => Deferred.succeed(called, undefined)
+    })
     yield* guest.start(guest.vm)
     yield* actors({ controller: Effect.andThen(Deferred.await(called), guest.close) })
     yield* guest.finish
@@ -226,9 +199,7 @@ const destroyAndPause = scenario(
   "VM destroy and pause",
   "the VM's scope is closed while a pause waits or the VM is paused",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A], [B]], pauseTakesTime: true })
-    yield* guest.client({ ...slowA, cleansUp: true })
-    yield* guest.client(slowB)
+    const { guest } = yield* slowWorld({ programs: [[A], [B]], pauseTakesTime: true }, { cleansUp: true })
     const running = yield* guest.start(guest.vm)
     yield* actors({
       pauser: Effect.gen(function*() {

@@ -14,15 +14,13 @@ import { Ledger } from "../Ledger.ts"
 import { Vcpus } from "../Vcpus.ts"
 import * as WatchedMemory from "../WatchedMemory.ts"
 import { actBefore, drive, make } from "../World.ts"
-import { A, B, quickA, quickB, scenario, slowA, slowB } from "./Scenario.ts"
+import { A, B, quickA, quickB, scenario, slowA, slowB, slowWorld } from "./Scenario.ts"
 
 const late = scenario(
   "late upcalls",
   "an upcall comes after its request, and stands for all that came meanwhile",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A, B], [B + 1, A + 1]], upcalls: "Late" })
-    yield* guest.client(slowA)
-    yield* guest.client(slowB)
+    const { guest } = yield* slowWorld({ programs: [[A, B], [B + 1, A + 1]], upcalls: "Late" })
     yield* guest.start(guest.vm)
     yield* guest.finish
   })
@@ -32,9 +30,7 @@ const lost = scenario(
   "upcall lost",
   "any upcall may get lost; pages are looked at every ten milliseconds",
   Effect.gen(function*() {
-    const { guest } = yield* make({ programs: [[A, B], [B + 1]], upcalls: "MayBeLost", rescan: "10 millis" })
-    yield* guest.client(slowA)
-    yield* guest.client(slowB)
+    const { guest } = yield* slowWorld({ programs: [[A, B], [B + 1]], upcalls: "MayBeLost", rescan: "10 millis" })
     yield* guest.start(guest.vm)
     yield* guest.finish
   })

@@ -20,6 +20,18 @@ import * as Layout from "./Layout.ts"
 export const SlotStateCode = { Pending: 0, Complete: 1, Processing: 2, Free: 3 } as const
 
 /**
+ * The state that a slot's `processed` word stands for, or `undefined` when it is none of `SlotStateCode`.
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const slotStateOf = (code: number): keyof typeof SlotStateCode | undefined => slotStates.get(code)
+
+const slotStates = new Map<number, keyof typeof SlotStateCode>(
+  Object.entries(SlotStateCode).map(([name, code]) => [code, name as keyof typeof SlotStateCode])
+)
+
+/**
  * The numbers of a slot's `type` word (`ACRN_IOREQ_TYPE_*`). `WriteProtected` is `REQ_WP` of ACRN's acrn_common.h;
  * Linux's header does not name it.
  *

@@ -40,8 +40,7 @@ import type { ReadyThread, Waiter, Waiters } from "./Waiters.ts"
 const OK: HypercallOutcome = { result: 0 }
 const EPERM: HypercallOutcome = { result: -Errno.EPERM }
 
-/** Physical memory of the board that guests may be given. */
-interface MmioWindow {
+export interface MmioWindow {
   readonly address: number
   readonly bytes: number
 }
@@ -372,8 +371,10 @@ export class HsmBackend implements HypercallBackend {
     const guest = Number(userVmPa)
     const bytes = Number(size)
     const refuse = (problem: string) => this.withhold(vm, "UnsetMemseg", Errno.EINVAL, problem)
-    if (!isPageAligned(guest) || !isPageAligned(bytes)) return refuse("the region is not of whole pages")
-    if (vm.ram.some(({ end, start }) => start < guest + bytes && guest < end)) {
+    if (![guest, bytes].every(isPageAligned) || guest + bytes > ADDRESS_SPACE_END) {
+      return refuse("the region is not of whole pages below 2^52")
+    }
+    if (vm.ram.some(({ end, start }) => Math.max(start, guest) < Math.min(end, guest + bytes))) {
       return refuse("a part of it is RAM, which the driver keeps until the VM is destroyed")
     }
     return this.segment(vm, "UnsetMemseg", MemmapTypeCode.Mmio, guest, 0, bytes, 0)

@@ -62,7 +62,6 @@ export class GuestSlots {
   /** Maps what is not mapped yet: 0, or a negative errno and nothing changed. */
   map(guest: number, service: number, bytes: number, attributes: number): number {
     const runs = this.options.host(service, bytes)
-    // Guard: cve-2024-38610
     if (runs === undefined) return -Errno.EINVAL
     const rights = attributes & MEMORY_ACCESS_MASK
     if (rights === 0) return 0

@@ -12,6 +12,7 @@ import * as Generator from "../Generator.ts"
 import * as Law from "../Law.ts"
 import * as Trace from "../Trace.ts"
 import { noPageByHand } from "./aboveModule.ts"
+import { meetsConfigPorts } from "./configPorts.ts"
 import * as NearbyRequests from "./NearbyRequests.ts"
 import type { PageByHand } from "./PageByHand.ts"
 import { slotBytes } from "./PageByHand.ts"
@@ -145,9 +146,6 @@ const difference = (
   return undefined
 }
 
-const isConfigAccess = (request: IoRequest.IoRequest): boolean =>
-  "port" in request && request.port <= 0xcff && request.port + request.size > 0xcf8
-
 const kinds = [
   ["all notified", () => false],
   ["all polled", () => true],
@@ -174,7 +172,7 @@ export const completions = Law.make<Case>({
         asked: asked
           .map(({ draft, isPolled }) => ({ request: NearbyRequests.requestAt(places, draft), isPolled }))
           // The address register is the VM's, so what a vCPU reads there depends on how they take turns.
-          .filter(({ request }) => !isConfigAccess(request))
+          .filter(({ request }) => !("port" in request && meetsConfigPorts(request)))
       })
     )
   },

@@ -3,19 +3,13 @@ import { MAX_VCPUS } from "../../domain/Limits.ts"
 import * as Generator from "../Generator.ts"
 import * as Law from "../Law.ts"
 import { noPageByHand } from "./aboveModule.ts"
-import { anyAnswer, anyRequest } from "./requests.ts"
+import { newest, slotCases, submits, valued } from "./slotCases.ts"
 import { holds, show, type SlotCase, type Step } from "./SlotSteps.ts"
 
 /** What keeps a request on its way comes more often, so that many are taken, lost and taken again. */
 const stepOf = (vcpus: number): Generator.Generator<Step> => {
   const slot = Generator.integer(0, vcpus - 1)
-  const newest = Generator.integer(0, 3)
-  const submit = Generator.map(
-    Generator.all({ slot, request: anyRequest, isPolled: Generator.boolean }),
-    (chosen): Step => ({ _tag: "Submit", ...chosen })
-  )
-  const valued = (_tag: "Answer" | "Complete" | "Reply") =>
-    Generator.map(Generator.all({ newest, value: anyAnswer }), (chosen): Step => ({ _tag, ...chosen }))
+  const submit = submits(slot)
   const at = (_tag: "Look" | "Take") => Generator.map(slot, (chosen): Step => ({ _tag, slot: chosen }))
   return Generator.oneOf<Step>(
     submit,
@@ -47,13 +41,11 @@ export const oneCompletion = Law.make<SlotCase>({
   number: 3,
   title: "only its holder completes a request, once, and what is refused changes nothing",
   skip: noPageByHand,
-  cases: ({ profile }) =>
-    Generator.flatMap(Generator.integer(1, Math.min(2, profile.maxVcpus)), (vcpus) =>
-      Generator.all({
-        isOfVm: Generator.boolean,
-        vcpus: Generator.constant(vcpus),
-        steps: Generator.array(stepOf(vcpus), { maxLength: 40 })
-      })),
+  cases: (subject) =>
+    Generator.map(
+      Generator.all({ isOfVm: Generator.boolean, slots: slotCases(subject, stepOf) }),
+      ({ isOfVm, slots }) => ({ isOfVm, ...slots })
+    ),
   show,
   holds
 })

@@ -20,6 +20,7 @@ import * as GuestRun from "../GuestRun.ts"
 import type { Subject } from "../Law.ts"
 import * as Trace from "../Trace.ts"
 import { isAboveModule } from "./aboveModule.ts"
+import { CONFIG_DATA_PORT, LAST_CONFIG_PORT, meetsConfigPorts } from "./configPorts.ts"
 import * as Reference from "./Reference.ts"
 import * as World from "./World.ts"
 
@@ -65,8 +66,6 @@ const moveTo = (operation: Operation, places: World.Places): Operation => {
   }
 }
 
-const CONFIG_PORTS = { start: 0xcf8, end: 0xcff }
-
 const usesConfig = (operation: Operation): boolean => {
   switch (operation._tag) {
     case "PciRead":
@@ -75,8 +74,7 @@ const usesConfig = (operation: Operation): boolean => {
     case "Loop":
       return operation.body.some(usesConfig)
     default:
-      return "port" in operation && operation.port <= CONFIG_PORTS.end &&
-        operation.port + operation.size > CONFIG_PORTS.start
+      return "port" in operation && meetsConfigPorts(operation)
   }
 }
 
@@ -88,8 +86,8 @@ export const withoutConfig = (operations: ReadonlyArray<Operation>): ReadonlyArr
 const withoutCrossing = (operations: ReadonlyArray<Operation>): ReadonlyArray<Operation> =>
   operations.flatMap((operation): ReadonlyArray<Operation> => {
     if (operation._tag === "Loop") return [{ ...operation, body: [...withoutCrossing(operation.body)] }]
-    const crosses = "port" in operation && operation.port >= 0xcfc && operation.port <= CONFIG_PORTS.end &&
-      operation.port + operation.size - 1 > CONFIG_PORTS.end
+    const crosses = "port" in operation && operation.port >= CONFIG_DATA_PORT && operation.port <= LAST_CONFIG_PORT &&
+      operation.port + operation.size - 1 > LAST_CONFIG_PORT
     return crosses ? [] : [operation]
   })
 

@@ -13,7 +13,7 @@ import * as Activity from "./Activity.ts"
 import * as Moments from "./Moments.ts"
 import * as ProgramCase from "./ProgramCase.ts"
 import * as Reference from "./Reference.ts"
-import { anyAnswer, anyRequest } from "./requests.ts"
+import { slotCases, submits, valued } from "./slotCases.ts"
 import * as SlotSteps from "./SlotSteps.ts"
 
 /** Each life but the last ends at its moment, or when its guest ends before. */
@@ -77,15 +77,9 @@ const livesHold = ({ guest, hostTurns, resets }: Lives) =>
 /** Requests that a client holds, resets, and late answers. */
 const stepOf = (vcpus: number): Generator.Generator<SlotSteps.Step> => {
   const slot = Generator.integer(0, vcpus - 1)
-  const submit = Generator.map(
-    Generator.all({ slot, request: anyRequest, isPolled: Generator.boolean }),
-    (chosen): SlotSteps.Step => ({ _tag: "Submit", ...chosen })
-  )
+  const submit = submits(slot)
   const upcall = Generator.constant<SlotSteps.Step>({ _tag: "Upcall", slot: undefined })
-  const reply = Generator.map(
-    Generator.all({ newest: Generator.integer(0, 3), value: anyAnswer }),
-    (chosen): SlotSteps.Step => ({ _tag: "Reply", ...chosen })
-  )
+  const reply = valued("Reply")
   return Generator.oneOf<SlotSteps.Step>(
     submit,
     submit,
@@ -95,10 +89,7 @@ const stepOf = (vcpus: number): Generator.Generator<SlotSteps.Step> => {
     reply,
     Generator.constant({ _tag: "Reset" }),
     Generator.map(slot, (chosen): SlotSteps.Step => ({ _tag: "Take", slot: chosen })),
-    Generator.map(
-      Generator.all({ newest: Generator.integer(0, 3), value: anyAnswer }),
-      (chosen): SlotSteps.Step => ({ _tag: "Complete", ...chosen })
-    )
+    valued("Complete")
   )
 }
 
@@ -108,11 +99,10 @@ export const resetDrops = Law.make<Case>({
   cases: (subject) =>
     guestsAlone<Case>(
       subject,
-      Generator.flatMap(Generator.integer(1, Math.min(2, subject.profile.maxVcpus)), (vcpus) =>
-        Generator.map(
-          Generator.array(stepOf(vcpus), { maxLength: 40 }),
-          (steps): Case => ({ _tag: "ByHand", slots: { isOfVm: true, vcpus, steps } })
-        )),
+      Generator.map(
+        slotCases(subject, stepOf),
+        (slots): Case => ({ _tag: "ByHand", slots: { isOfVm: true, ...slots } })
+      ),
       Generator.map(
         Generator.all({
           guest: Generator.map(ProgramCase.cases(subject), (guest) =>

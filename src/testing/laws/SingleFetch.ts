@@ -105,16 +105,7 @@ const handHolds = (value: Extract<Case, { readonly _tag: "ByHand" }>) =>
         page.store(at, offset, lie)
         model.store(at, offset, lie)
       })
-    const seen: Array<string> = []
-    let reply: (answer: IoRequest.IoValue) => void = () => undefined
-    yield* vm.io.registerDefault({
-      name: "keeper",
-      handle: (request) =>
-        Effect.callback<IoRequest.IoValue>((resume) => {
-          seen.push(IoRequest.format(request))
-          reply = (answer) => resume(Effect.succeed(answer))
-        })
-    })
+    const calls = yield* VmByHand.keeper(vm)
 
     for (const [index, { isPolled, request: asked, slot, value: answer }] of value.rounds.entries()) {
       const request = ofVcpu(asked, slot)
@@ -123,9 +114,11 @@ const handHolds = (value: Extract<Case, { readonly _tag: "ByHand" }>) =>
       raise(slot)
       afterRead(slot)
       model.finish(slot, answer)
-      reply(answer)
+      const call = calls[index]
+      call?.reply(answer)
+      const seen = call === undefined ? "nothing" : IoRequest.format(call.request)
       const problem = looks[0] ??
-        (seen[index] === IoRequest.format(request) ? undefined : `the handler saw "${String(seen[index])}"`) ??
+        (seen === IoRequest.format(request) ? undefined : `the handler saw "${seen}"`) ??
         (reads[slot] === value.rounds.slice(0, index + 1).filter((each) => each.slot === slot).length
           ? undefined
           : `slot ${slot} was read ${reads[slot]} times`) ??

@@ -20,6 +20,7 @@ import * as Moments from "./Moments.ts"
 import { difference, slotBytes } from "./PageByHand.ts"
 import * as ProgramCase from "./ProgramCase.ts"
 import { anyAnswer, anyRequest, ofVcpu } from "./requests.ts"
+import { slotCases } from "./slotCases.ts"
 import { SlotModel } from "./SlotModel.ts"
 import * as VmByHand from "./VmByHand.ts"
 import * as World from "./World.ts"
@@ -122,17 +123,9 @@ const handHolds = ({ steps, vcpus }: ByHand) =>
     const { notified, page, raise, vm } = yield* VmByHand.make({ vcpus })
     const model = new SlotModel(MAX_VCPUS, page.bytes())
     const held = new Set<number>()
-    const calls: Array<{ readonly request: IoRequest.IoRequest; readonly reply: (value: IoRequest.IoValue) => void }> =
-      []
+    const calls = yield* VmByHand.keeper(vm)
     let modelCalls = 0
     let reports = 0
-    yield* vm.io.registerDefault({
-      name: "keeper",
-      handle: (request) =>
-        Effect.callback<IoRequest.IoValue>((resume) => {
-          calls.push({ request, reply: (value) => resume(Effect.succeed(value)) })
-        })
-    })
 
     const fill = (slot: number, request: IoRequest.IoRequest, state: number) => {
       model.submit(slot, request, false)
@@ -261,11 +254,7 @@ export const slotStates = Law.make<Case>({
   cases: (subject) =>
     guestsAlone<Case>(
       subject,
-      Generator.flatMap(Generator.integer(1, Math.min(2, subject.profile.maxVcpus)), (vcpus) =>
-        Generator.map(
-          Generator.array(stepOf(vcpus), { maxLength: 40 }),
-          (steps): Case => ({ _tag: "ByHand", vcpus, steps })
-        )),
+      Generator.map(slotCases(subject, stepOf), (slots): Case => ({ _tag: "ByHand", ...slots })),
       Generator.map(
         Generator.all({
           guest: ProgramCase.cases(subject, { answers: World.failing }),

@@ -16,6 +16,7 @@ import * as IoRequestBuffer from "../../services/IoRequestBuffer.ts"
 import { ServiceMemory } from "../../services/ServiceMemory.ts"
 import type { PausedVm } from "../../services/Vm.ts"
 import * as Law from "../Law.ts"
+import { withNotifyFinish } from "./over.ts"
 import { difference, PageByHand, slotBytes } from "./PageByHand.ts"
 import { ofVcpu } from "./requests.ts"
 import { SlotModel } from "./SlotModel.ts"
@@ -69,7 +70,7 @@ interface Bench {
   readonly upcall: (slot: number | undefined) => void
   readonly leave: Effect.Effect<void>
   readonly reset: Effect.Effect<void, { readonly message: string }>
-  readonly calls: ReadonlyArray<{ readonly slot: number; readonly reply: (value: IoRequest.IoValue) => void }>
+  readonly calls: ReadonlyArray<VmByHand.Call>
 }
 
 const benchOfItsOwn = (vcpus: number) =>
@@ -83,13 +84,9 @@ const benchOfItsOwn = (vcpus: number) =>
     const buffer = yield* IoRequestBuffer.make({ vmId: 0, page: address, vcpus }).pipe(
       Effect.provideService(
         HypercallGate,
-        HypercallGate.of({
-          profile: gate.profile,
-          call: (id, param1, param2) => gate.call(id, param1, param2),
-          notifyFinish: (_, vcpu) => {
-            notified.push(vcpu)
-            return 0
-          }
+        withNotifyFinish(gate, (_, vcpu) => {
+          notified.push(vcpu)
+          return 0
         })
       )
     )
@@ -108,15 +105,8 @@ const benchOfItsOwn = (vcpus: number) =>
 const benchOfVm = (vcpus: number) =>
   Effect.gen(function*() {
     const { notified, page, raise, vm } = yield* VmByHand.make({ vcpus })
-    const calls: Array<Bench["calls"][number]> = []
     const scope = yield* Scope.fork(yield* Effect.scope)
-    yield* vm.io.registerDefault({
-      name: "keeper",
-      handle: (request) =>
-        Effect.callback<IoRequest.IoValue>((resume) => {
-          calls.push({ slot: request.vcpu, reply: (value) => resume(Effect.succeed(value)) })
-        })
-    }).pipe(Scope.provide(scope))
+    const calls = yield* Scope.provide(VmByHand.keeper(vm), scope)
     let pause: Effect.Effect<PausedVm, { readonly message: string }> = vm.pause
     const bench: Bench = {
       buffer: vm.requests,
@@ -249,16 +239,17 @@ export const holds = (
           case "Reply": {
             const call = pick(bench.calls, step.newest)
             if (call === undefined) return
+            const slot = call.request.vcpu
             const serial = callSerials[bench.calls.indexOf(call)]!
             call.reply(step.value)
-            if (isGood({ slot: call.slot, serial })) model.finish(call.slot, step.value)
+            if (isGood({ slot, serial })) model.finish(slot, step.value)
             return
           }
           case "Leave": {
             if (!isOfVm || hasLeft) return
             hasLeft = true
             yield* bench.leave
-            for (const [index, { slot }] of bench.calls.entries()) {
+            for (const [index, { request: { vcpu: slot } }] of bench.calls.entries()) {
               if (isGood({ slot, serial: callSerials[index]! })) model.finish(slot, undefined)
             }
             return

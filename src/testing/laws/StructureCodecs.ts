@@ -26,13 +26,7 @@ import { PAGE_BYTES } from "../../domain/Limits.ts"
 import { ServiceMemory } from "../../services/ServiceMemory.ts"
 import { all, array, constant, elementOf, type Generator, integer, map, oneOf } from "../Generator.ts"
 import * as Law from "../Law.ts"
-
-// A layout's coding takes the values of its own table only; the law hands it values that it got from it.
-type AnyLayout = Layout.Struct & {
-  readonly decode: (bytes: Uint8Array, offset?: number) => Result.Result<unknown, Layout.LayoutError>
-  readonly encode: (value: never) => Result.Result<Uint8Array, Layout.LayoutError>
-  readonly encodeInto: (value: never, target: Uint8Array, offset?: number) => Result.Result<void, Layout.LayoutError>
-}
+import { type AnyLayout, leavesOf, misfitsFor, repeat, replaced } from "./layoutValues.ts"
 
 /** Every structure of `domain/abi`. */
 export const structures: ReadonlyArray<AnyLayout> = [
@@ -94,37 +88,8 @@ const SCRATCH = 0x10_0000
 const FILLER = 0x5a
 const STRAY_ADDRESSES = [-1, -PAGE_BYTES, 0.5, Number.NaN, Infinity, 2 ** 52, 2 ** 53, 2 ** 64 - 8, 2 ** 64]
 
-const repeat = (pattern: ReadonlyArray<number>, length: number): Uint8Array =>
-  Uint8Array.from({ length }, (_, index) => pattern[index % pattern.length]!)
-
 const sameBytes = (a: Uint8Array, b: Uint8Array): boolean =>
   a.length === b.length && a.every((byte, index) => byte === b[index])
-
-/** The paths of all leaves of a decoded object, with their values. */
-const leavesOf = (
-  value: unknown,
-  path: ReadonlyArray<string> = []
-): ReadonlyArray<{ readonly path: ReadonlyArray<string>; readonly leaf: unknown }> =>
-  typeof value === "object" && value !== null && !(value instanceof Uint8Array)
-    ? Object.entries(value).flatMap(([name, inner]) => leavesOf(inner, [...path, name]))
-    : [{ path, leaf: value }]
-
-/** A copy of a decoded object with one leaf replaced. */
-const replaced = (value: unknown, [name, ...rest]: ReadonlyArray<string>, leaf: unknown): unknown => {
-  if (name === undefined) return leaf
-  const copy: Record<string, unknown> = Array.isArray(value)
-    ? [...value] as unknown as Record<string, unknown>
-    : { ...value as Record<string, unknown> }
-  copy[name] = replaced(copy[name], rest, leaf)
-  return copy
-}
-
-const misfitsFor = (leaf: unknown): ReadonlyArray<unknown> =>
-  typeof leaf === "bigint"
-    ? [-1n, 2n ** 64n, 1, undefined, null]
-    : leaf instanceof Uint8Array
-    ? [new Uint8Array(leaf.length + 1), new Uint8Array(leaf.length - 1), Array.from(leaf), undefined]
-    : [-1, 2 ** 32, 0.5, Number.NaN, 1n, "1", undefined]
 
 const pick = <A>(values: ReadonlyArray<A>, index: number): A => values[index % values.length]!
 

@@ -7,14 +7,16 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Scheduler from "effect/Scheduler"
 import type * as Scope from "effect/Scope"
+import type { IoRequest, IoValue } from "../../domain/IoRequest.ts"
 import { GuestTimeline } from "../../services/GuestTimeline.ts"
 import { HypercallGate } from "../../services/HypercallGate.ts"
 import type { Hypervisor } from "../../services/Hypervisor.ts"
+import type { IoDispatcherError } from "../../services/IoDispatcher.ts"
 import { ServiceMemory, type ServicePage } from "../../services/ServiceMemory.ts"
 import * as Upcalls from "../../services/Upcalls.ts"
 import type { VirtualMachineError } from "../../services/VirtualMachineError.ts"
 import type { CreatedVm } from "../../services/Vm.ts"
-import { machinesOver, withRequestPages } from "./over.ts"
+import { machinesOver, withNotifyFinish, withRequestPages } from "./over.ts"
 import { PageByHand } from "./PageByHand.ts"
 
 export interface VmByHand {
@@ -51,13 +53,9 @@ export const make = (options: {
       ),
       Context.add(
         HypercallGate,
-        HypercallGate.of({
-          profile: gate.profile,
-          call: (id, param1, param2) => gate.call(id, param1, param2),
-          notifyFinish: (vmId, vcpu) => {
-            notified.push(vcpu)
-            return gate.notifyFinish(vmId, vcpu)
-          }
+        withNotifyFinish(gate, (vmId, vcpu) => {
+          notified.push(vcpu)
+          return gate.notifyFinish(vmId, vcpu)
         })
       )
       // A rescan of the subject's would look at the page when the law did not say so.
@@ -69,4 +67,24 @@ export const make = (options: {
       raise: (slot) => upcalls.raise(slot === undefined ? undefined : { vmId: vm.id, vcpu: slot }),
       notified
     }
+  })
+
+/** A request that the keeper holds until the law replies. */
+export interface Call {
+  readonly request: IoRequest
+  readonly reply: (value: IoValue) => void
+}
+
+/** Gives a VM a default client that answers nothing by itself: what it was asked so far, oldest first. */
+export const keeper = (vm: CreatedVm): Effect.Effect<Array<Call>, IoDispatcherError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const calls: Array<Call> = []
+    yield* vm.io.registerDefault({
+      name: "keeper",
+      handle: (request) =>
+        Effect.callback<IoValue>((resume) => {
+          calls.push({ request, reply: (value) => resume(Effect.succeed(value)) })
+        })
+    })
+    return calls
   })

@@ -1,5 +1,5 @@
 /**
- * Parts of the seam with a law in between: what stands above sees the law's version.
+ * Parts of the seam with a law, or who watches for one, in between: what stands above sees that version.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -7,6 +7,7 @@ import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { PAGE_BYTES } from "../../domain/Limits.ts"
+import { HypercallGate } from "../../services/HypercallGate.ts"
 import type { Hypervisor } from "../../services/Hypervisor.ts"
 import { ServiceMemory, type ServicePage } from "../../services/ServiceMemory.ts"
 import * as VirtualMachine from "../../services/VirtualMachine.ts"
@@ -28,6 +29,17 @@ export const machinesOver = <R>(
       Effect.map((context) => Context.get(context, VirtualMachine.VirtualMachine)),
       Effect.provideContext(hypervisor)
     ))
+
+/** The same gate, but for what becomes of NOTIFY_REQUEST_FINISH. */
+export const withNotifyFinish = (
+  gate: HypercallGate["Service"],
+  notifyFinish: HypercallGate["Service"]["notifyFinish"]
+): HypercallGate["Service"] =>
+  HypercallGate.of({
+    profile: gate.profile,
+    call: (id, param1, param2) => gate.call(id, param1, param2),
+    notifyFinish
+  })
 
 /** The same memory with each I/O request page as `wrap` makes it, which is told where the page is. */
 export const withRequestPages = (

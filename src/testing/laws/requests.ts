@@ -3,8 +3,8 @@ import { type GuestAddress, type Port, VcpuId } from "../../domain/Address.ts"
 import type { IoRequest, IoValue } from "../../domain/IoRequest.ts"
 import { PORT_SPACE_END } from "../../domain/Limits.ts"
 import * as Generator from "../Generator.ts"
+import { meetsConfigPorts } from "./configPorts.ts"
 
-const CONFIG_PORTS = { start: 0xcf8, end: 0xcff }
 const MMIO = 0xe000_0000
 
 const narrow = Generator.elementOf([1, 2, 4] as const)
@@ -27,7 +27,7 @@ const portAccess = access(
     Generator.map(Generator.integer(0, PORT_SPACE_END - size), (at) => ({
       size,
       // The service answers the ports of PCI's address register by itself.
-      port: (at + size > CONFIG_PORTS.start && at <= CONFIG_PORTS.end ? 0 : at) as Port
+      port: (meetsConfigPorts({ port: at, size }) ? 0 : at) as Port
     }))),
   (at) => ({ _tag: "PortRead", vcpu, ...at }),
   (at, value) => ({ _tag: "PortWrite", vcpu, ...at, value: Number(value) })

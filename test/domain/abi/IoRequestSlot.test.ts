@@ -31,6 +31,11 @@ describe("IoRequestSlot", () => {
     ], [64, 72, 80, 88, 92, 96, 100, 104])
   })
 
+  it("a state is told by its code, and any other word is no state", () => {
+    assert.deepStrictEqual([0, 1, 2, 3].map(Slot.slotStateOf), ["Pending", "Complete", "Processing", "Free"])
+    for (const code of [4, -1, 256, 0.5, Number.NaN]) assert.isUndefined(Slot.slotStateOf(code))
+  })
+
   it("direction, size and value lie at one place in all three requests, the address in two", () => {
     for (const name of ["direction", "size", "value"] as const) {
       assert.strictEqual(Slot.MmioRequest.offsets[name], Slot.PioRequest.offsets[name])

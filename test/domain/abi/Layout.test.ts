@@ -2,47 +2,18 @@ import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Result, Schema } from "effect"
 import * as Field from "../../../src/domain/abi/Field.ts"
 import * as Layout from "../../../src/domain/abi/Layout.ts"
+import { leavesOf, misfitsFor, repeat, replaced } from "../../../src/testing/laws/layoutValues.ts"
 import { structures } from "./structures.ts"
 
 const Byte = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))
 
 /** Bytes of any length, made by repeating a short pattern: all-zero and all-ones come up often. */
 const pattern = Arbitrary.array(Arbitrary.schema(Byte), { minLength: 1, maxLength: 61 })
-const repeat = (bytes: ReadonlyArray<number>, length: number) =>
-  Uint8Array.from({ length }, (_, index) => bytes[index % bytes.length]!)
 
 const reasonOf = <A>(result: Result.Result<A, Layout.LayoutError>) => {
   assert.isTrue(Result.isFailure(result))
   return (result as Result.Failure<A, Layout.LayoutError>).failure.reason
 }
-
-/** The dotted paths of all leaves of a decoded object, with their values. */
-const leaves = (
-  value: unknown,
-  path: ReadonlyArray<string> = []
-): ReadonlyArray<readonly [ReadonlyArray<string>, unknown]> =>
-  typeof value === "object" && value !== null && !(value instanceof Uint8Array)
-    ? Object.entries(value).flatMap(([name, inner]) => leaves(inner, [...path, name]))
-    : [[path, value]]
-
-/** A copy of a decoded object with one leaf replaced. */
-const replaced = (value: unknown, [name, ...rest]: ReadonlyArray<string>, leaf: unknown): unknown => {
-  if (name === undefined) {
-    return leaf
-  }
-  const copy: Record<string, unknown> = Array.isArray(value)
-    ? [...value] as unknown as Record<string, unknown>
-    : { ...value as Record<string, unknown> }
-  copy[name] = replaced(copy[name], rest, leaf)
-  return copy
-}
-
-const misfitsFor = (leaf: unknown): ReadonlyArray<unknown> =>
-  typeof leaf === "bigint"
-    ? [-1n, 2n ** 64n, 1, undefined, null]
-    : leaf instanceof Uint8Array
-    ? [new Uint8Array(leaf.length + 1), new Uint8Array(leaf.length - 1), Array.from(leaf), undefined]
-    : [-1, 2 ** 32, 0.5, Number.NaN, 1n, "1", undefined]
 
 describe.each(structures.map((layout) => ({ name: layout.cName, layout })))("$name", ({ layout }) => {
   // Any bytes decode, so decoding random bytes reaches every value the structure can hold.
@@ -83,7 +54,7 @@ describe.each(structures.map((layout) => ({ name: layout.cName, layout })))("$na
 
   it("refuses a value that does not fit, names its path and writes nothing", () => {
     const value = Result.getOrThrow(layout.decode(new Uint8Array(layout.size)))
-    for (const [path, leaf] of leaves(value)) {
+    for (const { leaf, path } of leavesOf(value)) {
       for (const misfit of misfitsFor(leaf)) {
         const target = new Uint8Array(layout.size).fill(0x5a)
         const bad = replaced(value, path, misfit)

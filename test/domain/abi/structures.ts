@@ -6,24 +6,13 @@ import { IoRequestBufferWord } from "../../../src/domain/abi/IoRequestBufferWord
 import { IoRequestNotify } from "../../../src/domain/abi/IoRequestNotify.ts"
 import * as Slot from "../../../src/domain/abi/IoRequestSlot.ts"
 import { IrqFd, IRQFD_DEASSIGN } from "../../../src/domain/abi/IrqFd.ts"
-import type * as Layout from "../../../src/domain/abi/Layout.ts"
 import * as Memory from "../../../src/domain/abi/MemoryRegionBatch.ts"
 import { MsiEntry } from "../../../src/domain/abi/MsiEntry.ts"
 import { DescriptorPtr, GpRegs, Regs, VcpuRegs } from "../../../src/domain/abi/VcpuRegs.ts"
 import { VmCreation } from "../../../src/domain/abi/VmCreation.ts"
 import { MemmapTypeCode, VmMemmap } from "../../../src/domain/abi/VmMemmap.ts"
 import { MAX_VCPUS } from "../../../src/domain/Limits.ts"
-
-// A layout's coding takes the values of its own table only; the tests hand it values they got from it.
-type AnyLayout = Layout.Struct & {
-  readonly decode: (bytes: Uint8Array, offset?: number) => ReturnType<Layout.Layout<Layout.Fields>["decode"]>
-  readonly encode: (value: never) => ReturnType<Layout.Layout<Layout.Fields>["encode"]>
-  readonly encodeInto: (
-    value: never,
-    target: Uint8Array,
-    offset?: number
-  ) => ReturnType<Layout.Layout<Layout.Fields>["encodeInto"]>
-}
+import type { AnyLayout } from "../../../src/testing/laws/layoutValues.ts"
 
 export const structures: ReadonlyArray<AnyLayout> = [
   VmCreation,

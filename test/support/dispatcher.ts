@@ -1,19 +1,20 @@
 /** A dispatcher over a page that the test writes as a hypervisor does, and what the hypervisor then reads. */
 import { Effect } from "effect"
-import type * as IoRange from "../../../src/domain/IoRange.ts"
-import { Dispatcher } from "../../../src/services/dispatch/Dispatcher.ts"
-import { Complete, FakePage, Free } from "../../support/FakePage.ts"
+import type * as IoRange from "../../src/domain/IoRange.ts"
+import { Dispatcher } from "../../src/services/dispatch/Dispatcher.ts"
+import type { GuestTimeline } from "../../src/services/GuestTimeline.ts"
+import { Complete, FakePage, Free } from "./FakePage.ts"
 
 export const ALL_ONES = 0xffff_ffff
 
-export const makeDispatcher = (vcpus = 2) => {
+export const makeDispatcher = (vcpus = 2, timeline?: GuestTimeline) => {
   const fake = new FakePage()
   /** The vCPUs that NOTIFY_REQUEST_FINISH was made for. */
   const notified: Array<number> = []
   const dispatcher = new Dispatcher(fake, vcpus, (vcpu) => {
     notified.push(vcpu)
     return 0
-  }, undefined)
+  }, timeline)
   /** Takes the answer and frees the slot, once it is COMPLETE. */
   const take = (vcpu = 0): number | undefined => {
     if (fake.state(vcpu) !== Complete) return undefined
