@@ -66,21 +66,37 @@ export class VcpuRunner {
 
   /** Runs until something other than an access that is answered at once. */
   run(exits: number): Stop {
-    if (!this.advance()) return "Waiting"
-    const { file } = this
+    if (!this.canEnter()) return "Waiting"
     for (let left = exits; left > 0; left--) {
-      const result = file.enter()
-      if (result < 0) {
-        this.isOpen = false
-        if (result === -Errno.EINTR || result === -Errno.EAGAIN) return "Interrupted"
-        this.failure = result
-        return "Failed"
-      }
-      const stop = this.takeExit()
+      const stop = this.entered(this.file.enter())
       if (stop !== undefined) return stop
-      if (!this.advance()) return "Waiting"
+      if (!this.canEnter()) return "Waiting"
     }
     return "Exhausted"
+  }
+
+  /** Makes requests of what is left of the access; true when all of it is answered, and the vCPU may be entered. */
+  canEnter(): boolean {
+    const { requests } = this
+    if (requests.isWaiting) {
+      if (!requests.isAnswered()) return false
+      const value = requests.take()
+      if (this.isUnwanted) this.isUnwanted = false
+      else this.finishPiece(value)
+    }
+    while (this.at < this.end) {
+      if (!this.sendPiece()) return false
+    }
+    return true
+  }
+
+  /** The vCPU was entered, with this result: what stopped it, unless it is an access. */
+  entered(result: number): Stop | undefined {
+    this.isOpen = false
+    if (result >= 0) return this.takeExit()
+    if (result === -Errno.EINTR || result === -Errno.EAGAIN) return "Interrupted"
+    this.failure = result
+    return "Failed"
   }
 
   /**
@@ -88,7 +104,7 @@ export class VcpuRunner {
    * stands inside the instruction still.
    */
   settle(): boolean {
-    if (this.isInside && !this.advance()) return false
+    if (this.isInside && !this.canEnter()) return false
     while (this.isOpen) {
       if (!this.finishInstruction()) return true
       if (this.at < this.end) return false
@@ -121,8 +137,7 @@ export class VcpuRunner {
     file.setImmediateExit(true)
     const result = file.enter()
     file.setImmediateExit(false)
-    this.isOpen = false
-    return result === 0 && this.takeExit() === undefined
+    return this.entered(result) === undefined
   }
 
   /** What the exit is if it is no access. */
@@ -156,21 +171,6 @@ export class VcpuRunner {
       default:
         return "Exited"
     }
-  }
-
-  /** Makes requests of what is left of the access; false when an answer is still out. */
-  private advance(): boolean {
-    const { requests } = this
-    if (requests.isWaiting) {
-      if (!requests.isAnswered()) return false
-      const value = requests.take()
-      if (this.isUnwanted) this.isUnwanted = false
-      else this.finishPiece(value)
-    }
-    while (this.at < this.end) {
-      if (!this.sendPiece()) return false
-    }
-    return true
   }
 
   private sendPiece(): boolean {
