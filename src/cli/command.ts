@@ -61,14 +61,13 @@ const choiceFlags = {
   )
 }
 
-const DEFAULT_ADDRESS = 0x1000
 const DEFAULT_MEMORY = 64 * 2 ** 20
 const DEFAULT_APPEND = "console=ttyS0 reboot=k"
 
 const runFlags = {
   image: Argument.String("image").pipe(
     Argument.optional,
-    Argument.withDescription("A flat binary of 32-bit protected-mode code")
+    Argument.withDescription("An ELF executable, a Multiboot kernel, or a flat binary of 32-bit code")
   ),
   address: Flag.String("address").pipe(
     parsedBy(MemorySize.parseAddress),
@@ -133,9 +132,9 @@ const imageOf = (flags: RunFlags): Effect.Effect<Image, ParseError.ValidationErr
     if (image === undefined) return refuse("no guest was named; give an IMAGE, or --kernel FILE")
     if (isLinuxOnly) return refuse("--initrd and --append belong to a Linux guest; give --kernel FILE, too")
     return Effect.succeed({
-      _tag: "Flat",
+      _tag: "File",
       path: image,
-      address: Option.getOrElse(flags.address, () => DEFAULT_ADDRESS)
+      address: Option.getOrUndefined(flags.address)
     })
   }
   if (image !== undefined) return refuse("an IMAGE and --kernel were both given; a VM starts one of them")
@@ -205,6 +204,7 @@ const run = Command.make("run", runFlags, (flags) =>
     ),
     Command.withExamples([
       { command: "upcall run hello.bin", description: "A flat binary" },
+      { command: "upcall run kernel.elf", description: "An ELF executable or a Multiboot kernel" },
       { command: "upcall run hello.bin --input u --prompt ': ' --stats", description: "From a script, with figures" },
       {
         command: "upcall run --kernel vmlinuz --initrd initrd.cpio --append 'console=ttyS0 reboot=k' --memory 128M",
@@ -220,7 +220,7 @@ const HELLO = new URL("../../guests/hello/hello.bin", import.meta.url)
 const demo = Command.make("demo", choiceFlags, (flags) =>
   Effect.gen(function*() {
     const report = yield* runOn(yield* Effect.orDie(choiceOf(flags)), {
-      image: { _tag: "Flat", path: fileURLToPath(HELLO), address: DEFAULT_ADDRESS },
+      image: { _tag: "File", path: fileURLToPath(HELLO), address: undefined },
       memoryBytes: 2 ** 20,
       timeoutSeconds: 60,
       prompt: "type a byte: ",

@@ -13,8 +13,9 @@ import { formatSpan } from "./MemoryRegion.ts"
 import { VcpuRegisters } from "./VcpuRegisters.ts"
 
 /**
- * Bytes that go to guest physical `address` and up. `name` says in messages what they are. `bytes` may share memory
- * with the image it came from: copy, do not keep or change it.
+ * Bytes that go to guest physical `address` and up, and `zeroBytes` (default 0) more that are set to zero behind them: a
+ * program's .bss, which a small file can make as large as the RAM. `name` says in messages what they are. `bytes` may
+ * share memory with the image it came from: copy, do not keep or change it.
  *
  * @category schemas
  * @since 0.1.0
@@ -22,7 +23,8 @@ import { VcpuRegisters } from "./VcpuRegisters.ts"
 export const ImageSegment = Schema.Struct({
   name: Schema.String,
   address: GuestAddress,
-  bytes: Schema.Uint8Array
+  bytes: Schema.Uint8Array,
+  zeroBytes: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: ADDRESS_SPACE_END })))
 })
 
 /**
@@ -31,6 +33,14 @@ export const ImageSegment = Schema.Struct({
  */
 export type ImageSegment = typeof ImageSegment.Type
 
+/**
+ * The bytes of guest memory that a segment sets, the zeros included.
+ *
+ * @category values
+ * @since 0.1.0
+ */
+export const segmentSize = (segment: ImageSegment): number => segment.bytes.length + (segment.zeroBytes ?? 0)
+
 type Parts = {
   readonly memoryBytes: number
   readonly segments: ReadonlyArray<ImageSegment>
@@ -38,10 +48,10 @@ type Parts = {
 }
 
 const format = (segment: ImageSegment): string =>
-  `${segment.name} (${formatSpan(segment.address, segment.bytes.length)})`
+  `${segment.name} (${formatSpan(segment.address, segmentSize(segment))})`
 
 const insideMemory = Schema.makeFilter((plan: Parts) => {
-  const outside = plan.segments.find((segment) => segment.address + segment.bytes.length > plan.memoryBytes)
+  const outside = plan.segments.find((segment) => segment.address + segmentSize(segment) > plan.memoryBytes)
   return outside === undefined || `${format(outside)} is not wholly inside ${hex(plan.memoryBytes)} bytes of RAM`
 })
 
@@ -49,7 +59,7 @@ const disjoint = Schema.makeFilter((plan: Parts) => {
   const ascending = plan.segments.toSorted((a, b) => a.address - b.address)
   const at = ascending.findIndex((segment, index) => {
     const next = ascending[index + 1]
-    return next !== undefined && segment.address + segment.bytes.length > next.address
+    return next !== undefined && segment.address + segmentSize(segment) > next.address
   })
   return at < 0 || `${format(ascending[at]!)} overlaps ${format(ascending[at + 1]!)}`
 })
@@ -63,7 +73,7 @@ const startsInside = Schema.makeFilter((plan: Parts) => {
 
 /**
  * A plan for a VM with at least `memoryBytes` of RAM from guest physical address 0: every segment lies wholly in it, no
- * two overlap, and the first instruction is in one of them.
+ * two overlap, and the first instruction is among the bytes of one of them.
  *
  * @category schemas
  * @since 0.1.0

@@ -1,5 +1,5 @@
 /**
- * The registers a vCPU starts from, as a value: a schema, constructors for the two modes guests are started in, and the
+ * The registers a vCPU starts from, as a value: a schema, constructors for the modes guests are started in, and the
  * checks that ACRN and the processor make on them.
  *
  * The constructors are total: they never throw and check nothing. `check` is what stands between a value and a
@@ -172,6 +172,7 @@ const cr4Bits = allOf(Cr4)
 // Access rights of CS as a VMCS holds them; ACRN's vcpu.h and vm_config use the same two values.
 const REAL_MODE_CODE = 0x9f
 const FLAT_32_CODE = 0xc09b
+const LONG_64_CODE = 0xa09b
 const CS_LONG = 0x2000
 
 /**
@@ -310,6 +311,41 @@ export const flat32 = (options: Flat32Options): VcpuRegisters => {
     gsSel: data
   }
 }
+
+/**
+ * What `long64` needs: `entry`, the address of the first instruction; `pageTables`, the guest physical address of the
+ * top-level page table (4 levels), a multiple of 4096, whose tables map the entry and the stack; `stack`, the first
+ * value of RSP (default 0); other general registers; the selectors (default 0x10 for CS, 0x18 for the rest, as Linux's
+ * 64-bit boot protocol has them); and where the descriptor table is, for guests that take interrupts or reload a segment
+ * before they load a table of their own.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Long64Options extends Flat32Options {
+  readonly pageTables: number
+}
+
+/**
+ * 64-bit mode with paging on. SSE is switched on, as compilers use it in all 64-bit code. Interrupts are off.
+ *
+ * **Example** (A second vCPU beside the one that a plan starts)
+ *
+ * ```ts
+ * VcpuRegisters.long64({ entry: 0x10_0000, stack: 0x8_0000, pageTables: Number(plan.registers.cr3) })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const long64 = (options: Long64Options): VcpuRegisters => ({
+  ...flat32(options),
+  cr0: Cr0.ProtectionEnable | Cr0.MonitorCoprocessor | Cr0.ExtensionType | Cr0.NumericError | Cr0.Paging,
+  cr3: word(options.pageTables),
+  cr4: Cr4.PhysicalAddressExtension | Cr4.FxSaveRestore | Cr4.UnmaskedSimdExceptions,
+  ia32Efer: Efer.LongModeEnable | Efer.LongModeActive,
+  csAr: LONG_64_CODE
+})
 
 /**
  * The processor mode in which a vCPU with these registers starts.

@@ -7,6 +7,7 @@ import { join } from "node:path"
 import { main } from "../../src/cli/command.ts"
 import * as Doctor from "../../src/cli/doctor.ts"
 import { RawMode } from "../../src/cli/RawMode.ts"
+import { elf, multibootHeader } from "../layers/images/support.ts"
 import * as guests from "./guests.ts"
 
 const HELLO = join(import.meta.dirname, "../../guests/hello/hello.bin")
@@ -20,7 +21,13 @@ const textAt = (offset: number, text: string): Uint8Array => {
 const files: Readonly<Record<string, Uint8Array>> = {
   ...guests,
   [HELLO]: readFileSync(HELLO),
-  "a.elf": textAt(0, "\x7fELF"),
+  "short.elf": textAt(0, "\x7fELF").subarray(0, 4),
+  "good.elf": elf({ bits: 32, put: [[0x1000, guests.exits42]] }),
+  "long.elf": elf(),
+  "good.multiboot": Uint8Array.from([
+    ...multibootHeader(1 << 16, 0x10_0000, 0x10_0000, 0, 0, 0x10_0020),
+    ...guests.exits42
+  ]),
   "a.vmlinuz": textAt(0x202, "HdrS")
 }
 
@@ -178,7 +185,7 @@ for (const hypervisor of ["simulated", "emulated"] as const) {
   // The emulated hypervisor's real time is that of the test's clock, which stands still.
   const choice = ["--hypervisor", hypervisor, ...(hypervisor === "emulated" ? ["--clock", "virtual"] : [])]
   const run = (args: ReadonlyArray<string>, surroundings?: Surroundings) =>
-    upcall(["run", ...choice, "--memory", "1M", ...args], surroundings)
+    upcall(["run", ...choice, "--memory", "2M", ...args], surroundings)
 
   describe(`upcall run on ${hypervisor}`, () => {
     it.effect("exits as the guest did", () =>
@@ -189,14 +196,38 @@ for (const hypervisor of ["simulated", "emulated"] as const) {
         assert.deepStrictEqual([halted.status, halted.errors], [0, ""])
       }))
 
-    it.effect("refuses files that are plainly no flat binaries", () =>
+    it.effect("runs ELF executables and Multiboot kernels", () =>
       Effect.gen(function*() {
-        const elf = yield* run(["a.elf"])
-        assert.deepStrictEqual([elf.status, elf.errors.trim()], [
+        for (const file of ["good.elf", "good.multiboot"]) {
+          const exited = yield* run([file])
+          assert.deepStrictEqual([exited.status, exited.errors], [42, ""])
+        }
+      }))
+
+    it.effect("says what is wrong with an ELF file, and that it has an address", () =>
+      Effect.gen(function*() {
+        const short = yield* run(["short.elf"])
+        assert.deepStrictEqual([short.status, short.errors.trim()], [
           1,
-          "upcall: a.elf is an ELF file, not a flat binary: make a flat image of it (objcopy -O binary), " +
-          "or give a bzImage with --kernel"
+          "upcall: short.elf ends after 4 bytes, but by its header e_ident ends at byte 16; get the whole file again"
         ])
+        const program = yield* run(["good.elf", "--address", "0x1000"])
+        assert.deepStrictEqual([program.status, program.errors.trim().split("\n").at(-1)], [
+          1,
+          "upcall: good.elf is an ELF file, which has its own address: leave --address out"
+        ])
+        const kernel = yield* run(["good.multiboot", "--address", "0x1000"])
+        assert.deepStrictEqual([kernel.status, kernel.errors.trim().split("\n").at(-1)], [
+          1,
+          "upcall: good.multiboot is a Multiboot kernel, which has its own address: leave --address out"
+        ])
+        const long = yield* run(["long.elf"])
+        assert.strictEqual(long.status, 1)
+        assert.include(long.errors, "cannot give a vCPU start in mode Long64")
+      }))
+
+    it.effect("refuses a Linux kernel that is given as a flat binary", () =>
+      Effect.gen(function*() {
         const kernel = yield* run(["a.vmlinuz"])
         assert.deepStrictEqual([kernel.status, kernel.errors.trim().split("\n").at(-1)], [
           1,

@@ -93,12 +93,36 @@ describe("VcpuRegisters", () => {
       assert.deepStrictEqual([registers.csSel, registers.ssSel], [0x8, 0x10])
     })
 
+    it("long64 is 64-bit mode with paging and SSE on", () => {
+      const registers = VcpuRegisters.long64({
+        entry: 0x10_0000,
+        stack: 0x8_0000,
+        pageTables: 0x1000,
+        gprs: { rdi: 7n },
+        gdt: { limit: 31, base: 0x7000n }
+      })
+      assert.strictEqual(VcpuRegisters.modeOf(registers), "Long64")
+      assert.strictEqual(registers.cr0, 0x8000_0033n)
+      assert.strictEqual(registers.cr3, 0x1000n)
+      assert.strictEqual(registers.cr4, 0x620n)
+      assert.strictEqual(registers.ia32Efer, 0x500n)
+      assert.strictEqual(registers.csAr, 0xa09b)
+      assert.strictEqual(registers.rip, 0x10_0000n)
+      assert.deepStrictEqual(registers.gprs, { ...VcpuRegisters.zero.gprs, rsp: 0x8_0000n, rdi: 7n })
+      assert.deepStrictEqual(registers.gdt, { limit: 31, base: 0x7000n })
+      assert.deepStrictEqual([registers.csSel, registers.ssSel, registers.gsSel], [0x10, 0x18, 0x18])
+      assert.isUndefined(reasonOf(registers))
+      assert.isUndefined(reasonOf(VcpuRegisters.long64({ entry: 2 ** 40, pageTables: 0 })), "RIP has 64 bits")
+    })
+
     it.prop("never throw; what fits no register is refused by check", [Schema.Number, Schema.Number], ([a, b]) => {
       const fits = (value: number) => Number.isSafeInteger(value) && value >= 0
       const real = reasonOf(VcpuRegisters.realMode({ ip: a, sp: b, csBase: b }))
       const wide = reasonOf(VcpuRegisters.flat32({ entry: a, stack: b }))
+      const long = reasonOf(VcpuRegisters.long64({ entry: a, stack: b, pageTables: b }))
       assert.strictEqual(real === undefined, fits(a) && fits(b) && a <= 0xffff_ffff)
       assert.strictEqual(wide === undefined, fits(a) && fits(b) && a <= 0xffff_ffff)
+      assert.strictEqual(long === undefined, fits(a) && fits(b))
     })
   })
 

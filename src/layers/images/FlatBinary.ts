@@ -1,7 +1,11 @@
 /**
- * Images without a format: bytes that go to one guest physical address and are run in 32-bit protected mode, paging off,
- * flat segments (CS 0x08, the others 0x10), interrupts off. No descriptor table is put in memory: a guest that takes
- * interrupts loads its own first.
+ * Images without a format: bytes that go to one guest physical address and are run there, in one of two modes, with
+ * interrupts off.
+ *
+ * - `Protected32`: 32-bit protected mode, paging off, flat segments (CS 0x08, the others 0x10). No descriptor table is
+ *   put in memory: a guest that takes interrupts loads its own first.
+ * - `Long64`: 64-bit mode; the first 4 GiB of addresses, RAM or not, are mapped to themselves, writable, by page tables
+ *   that are put beside the image with a descriptor table (CS 0x10, the others 0x18). CR3 and GDTR tell where.
  *
  * @since 0.1.0
  */
@@ -9,10 +13,11 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { GuestAddress } from "../../domain/Address.ts"
 import { ImagePlan } from "../../domain/ImagePlan.ts"
-import { ADDRESS_SPACE_END, PAGE_BYTES } from "../../domain/Limits.ts"
-import * as VcpuRegisters from "../../domain/VcpuRegisters.ts"
+import { ADDRESS_SPACE_END } from "../../domain/Limits.ts"
 import type { ImageError } from "./ImageError.ts"
 import { checkFile, checkMemoryBytes, fail } from "./internal/options.ts"
+import { REACH, reachable, STACK_BYTES as FREE_BELOW_STACK } from "./internal/placement.ts"
+import { makeStart } from "./internal/starts.ts"
 
 /**
  * The bytes below the default stack pointer that are free of the image.
@@ -20,13 +25,13 @@ import { checkFile, checkMemoryBytes, fail } from "./internal/options.ts"
  * @category constants
  * @since 0.1.0
  */
-export const STACK_BYTES = 4096
+export const STACK_BYTES = FREE_BELOW_STACK
 
 /**
  * `address`: where the first byte goes. `entry`: the first instruction, inside the image (default: `address`). `stack`:
  * the first value of ESP, a multiple of 4 (default: the end of the memory, or the image's start if the image is in the
- * way). `memoryBytes`: the VM's RAM from address 0, a multiple of 4096. `name`: how messages call the image. All
- * addresses are guest physical, all sizes in bytes.
+ * way). `mode`: how it is started (default `Protected32`). `memoryBytes`: the VM's RAM from address 0, a multiple of 4096.
+ * `name`: how messages call the image. All addresses are guest physical, all sizes in bytes.
  *
  * @category models
  * @since 0.1.0
@@ -37,40 +42,8 @@ export interface Options {
   readonly address: number
   readonly entry?: number | undefined
   readonly stack?: number | undefined
+  readonly mode?: "Protected32" | "Long64" | undefined
   readonly memoryBytes: number
-}
-
-// 32-bit code reaches no further, however much memory there is.
-const REACH = 2 ** 32
-
-const multipleOf = (step: number, value: number): number => Math.floor(value / step) * step
-
-const chooseStack = (options: Options, name: string, reach: number): Result.Result<number, ImageError> => {
-  const end = options.address + options.bytes.length
-  // ESP has 32 bits, so it cannot hold the end of 4 GiB itself.
-  const top = Math.min(reach, REACH - 16)
-  if (options.stack !== undefined) {
-    const { stack } = options
-    return Number.isInteger(stack) && stack >= 4 && stack <= top && stack % 4 === 0 ? Result.succeed(stack) : fail({
-      _tag: "BadOption",
-      option: "stack",
-      expected: `a multiple of 4 from 4 to ${top}`,
-      found: String(stack)
-    })
-  }
-  if (top - end >= STACK_BYTES) {
-    return Result.succeed(top)
-  }
-  const below = multipleOf(16, options.address)
-  return below >= STACK_BYTES ? Result.succeed(below) : fail({
-    _tag: "DoesNotFit",
-    file: name,
-    what: "a stack beside the image",
-    bytes: STACK_BYTES,
-    from: Math.min(end, top),
-    to: top,
-    needed: Math.ceil((end + STACK_BYTES) / PAGE_BYTES) * PAGE_BYTES
-  })
 }
 
 const make = (options: Options): Result.Result<ImagePlan, ImageError> =>
@@ -89,7 +62,6 @@ const make = (options: Options): Result.Result<ImagePlan, ImageError> =>
     }
     const end = address + bytes.length
     if (end > reach) {
-      const needed = Math.ceil(end / PAGE_BYTES) * PAGE_BYTES
       return yield* fail({
         _tag: "DoesNotFit",
         file: name,
@@ -97,7 +69,7 @@ const make = (options: Options): Result.Result<ImagePlan, ImageError> =>
         bytes: bytes.length,
         from: address,
         to: reach,
-        needed: needed <= REACH ? needed : 0
+        needed: reachable(end)
       })
     }
     if (!Number.isInteger(entry) || entry < address || entry >= end) {
@@ -108,12 +80,15 @@ const make = (options: Options): Result.Result<ImagePlan, ImageError> =>
         found: String(entry)
       })
     }
-    const stack = yield* chooseStack(options, name, reach)
-    return ImagePlan.make({
-      memoryBytes,
+    const started = yield* makeStart({
+      file: name,
+      mode: options.mode ?? "Protected32",
       segments: [{ name, address: GuestAddress.make(address), bytes }],
-      registers: VcpuRegisters.flat32({ entry, stack, selectors: { code: 0x08, data: 0x10 } })
+      entry,
+      stack: options.stack,
+      reach
     })
+    return ImagePlan.make({ memoryBytes, ...started })
   })
 
 /**

@@ -14,6 +14,8 @@ import { hex } from "../../domain/Address.ts"
  * - `Unsupported`: the field `field` at `offset` of `file` has a value that this loader cannot serve.
  * - `DoesNotFit`: `bytes` bytes of `what`, which belongs to `file`, have no place in guest physical addresses `from` to
  *   `to`, the latter exclusive. `needed` is the number of bytes of RAM that would do, or 0 if more RAM does not help.
+ * - `SegmentsOverlap`: two parts that `file` wants in memory, `first` and `second`, share guest physical addresses `from`
+ *   to `to`, the latter exclusive.
  * - `CommandLineTooLong`: `found` bytes in UTF-8 without the zero byte, where the kernel takes at most `expected`.
  * - `CommandLineHasNul`: a zero character at `offset` (in UTF-16 units, as JavaScript counts) would cut it short.
  * - `BadOption`: the caller's own `option` makes no sense.
@@ -50,6 +52,13 @@ export const ImageErrorReason = Schema.TaggedUnion({
     to: Schema.Number,
     needed: Schema.Number
   },
+  SegmentsOverlap: {
+    file: Schema.String,
+    first: Schema.String,
+    second: Schema.String,
+    from: Schema.Number,
+    to: Schema.Number
+  },
   CommandLineTooLong: { file: Schema.String, expected: Schema.Number, found: Schema.Number },
   CommandLineHasNul: { offset: Schema.Number },
   BadOption: { option: Schema.String, expected: Schema.String, found: Schema.String }
@@ -85,6 +94,9 @@ export class ImageError extends Schema.TaggedError<ImageError>()("ImageError", {
           ? `up to ${hex(r.to)}, where only ${r.to - r.from} are; `
           : `on, but must end by ${hex(r.to)}; `) +
         (r.needed === 0 ? "use a smaller one" : `give the VM at least ${r.needed} bytes of memory, or a smaller image`),
+      SegmentsOverlap: (r) =>
+        `${r.file}: ${r.first} and ${r.second} both want guest memory ${hex(r.from)} to ${hex(r.to - 1)}; ` +
+        "link it so that its segments have load addresses of their own",
       CommandLineTooLong: (r) =>
         `the command line has ${r.found} bytes, but ${r.file} takes at most ${r.expected}; shorten it`,
       CommandLineHasNul: (r) =>

@@ -18,10 +18,9 @@ import * as VcpuRegisters from "../../domain/VcpuRegisters.ts"
 import type { ImageError } from "./ImageError.ts"
 import * as BootParameters from "./internal/bootParameters.ts"
 import { checkFile, checkMemoryBytes, fail } from "./internal/options.ts"
+import { alignDown, pageUp } from "./internal/placement.ts"
 import { LOAD_ADDRESS, parse, type SetupHeader } from "./internal/setupHeader.ts"
-
-// Every runtime has it; the compiler's library without the DOM does not know it.
-declare const TextEncoder: new() => { readonly encode: (text: string) => Uint8Array }
+import { encodeText } from "./internal/text.ts"
 
 /**
  * Where a plan puts things, as guest physical addresses. The initrd, if any, goes as high as the kernel takes it.
@@ -86,23 +85,16 @@ const gdt = (): Uint8Array => {
   return new Uint8Array(view.buffer)
 }
 
-const pageDown = (address: number): number => Math.floor(address / PAGE_BYTES) * PAGE_BYTES
-const pageUp = (address: number): number => Math.ceil(address / PAGE_BYTES) * PAGE_BYTES
-
-const encodeCommandLine = (options: Options, header: SetupHeader): Result.Result<Uint8Array, ImageError> => {
-  const nul = options.commandLine.indexOf("\0")
-  if (nul >= 0) {
-    return fail({ _tag: "CommandLineHasNul", offset: nul })
-  }
-  const bytes = new TextEncoder().encode(`${options.commandLine}\0`)
-  const limit = Math.min(header.commandLineLimit, COMMAND_LINE_ROOM - 1)
-  return bytes.length - 1 <= limit ? Result.succeed(bytes) : fail({
-    _tag: "CommandLineTooLong",
-    file: options.kernel.name,
-    expected: limit,
-    found: bytes.length - 1
+const encodeCommandLine = (options: Options, header: SetupHeader): Result.Result<Uint8Array, ImageError> =>
+  Result.flatMap(encodeText(options.commandLine), (bytes) => {
+    const limit = Math.min(header.commandLineLimit, COMMAND_LINE_ROOM - 1)
+    return bytes.length - 1 <= limit ? Result.succeed(bytes) : fail({
+      _tag: "CommandLineTooLong",
+      file: options.kernel.name,
+      expected: limit,
+      found: bytes.length - 1
+    })
   })
-}
 
 // One past the highest address that the kernel needs for itself, as loaded or as unpacked.
 const placeKernel = (options: Options, header: SetupHeader): Result.Result<number, ImageError> => {
@@ -133,7 +125,7 @@ const placeInitrd = (
 ): Result.Result<number, ImageError> => {
   const from = pageUp(kernelEnd)
   const to = Math.min(options.memoryBytes, header.initrdMaximum + 1)
-  const address = pageDown(to - initrd.bytes.length)
+  const address = alignDown(PAGE_BYTES, to - initrd.bytes.length)
   if (address >= from) {
     return Result.succeed(address)
   }

@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import { hex } from "../../domain/Address.ts"
-import type { ImagePlan } from "../../domain/ImagePlan.ts"
+import { type ImagePlan, segmentSize } from "../../domain/ImagePlan.ts"
 import * as VcpuRegisters from "../../domain/VcpuRegisters.ts"
 import type { Dispatcher } from "../dispatch/Dispatcher.ts"
 import type { HypercallGate } from "../HypercallGate.ts"
@@ -22,6 +22,9 @@ import type { VmMemory } from "./memory.ts"
 import { refuse, refusedAt } from "./refusal.ts"
 import type { VmCore } from "./VmCore.ts"
 import { wholly } from "./wholly.ts"
+
+// What goes to memory at a time where an image has zeros.
+const zeros = new Uint8Array(0x1_0000)
 
 interface Parts {
   readonly core: VmCore
@@ -105,20 +108,28 @@ export const makeHandles = (parts: Parts): CreatedVm => {
   const setRegisters = (vcpu: number, registers: VcpuRegisters.VcpuRegisters) =>
     Effect.andThen(checkRegisters(vcpu, registers), giveRegisters(vcpu, registers))
 
+  const write = (address: number, bytes: Uint8Array) =>
+    machine.memory.write(address, bytes).pipe(Effect.mapError(refused("load its image")))
+
   const load = (plan: ImagePlan) =>
     Effect.gen(function*() {
       for (const segment of plan.segments) {
-        if (vmMemory.guestMap.translate(segment.address, segment.bytes.length) === undefined) {
+        const bytes = segmentSize(segment)
+        if (vmMemory.guestMap.translate(segment.address, bytes) === undefined) {
           return yield* refuse({
             _tag: "BadImage",
             problem: `segment "${segment.name}" at guest address ${hex(segment.address)} with ` +
-              `${segment.bytes.length} bytes is not wholly in RAM; give the VM more memory, or load it elsewhere`
+              `${bytes} bytes is not wholly in RAM; give the VM more memory, or load it elsewhere`
           })
         }
       }
       yield* checkRegisters(0, plan.registers)
       for (const segment of plan.segments) {
-        yield* machine.memory.write(segment.address, segment.bytes).pipe(Effect.mapError(refused("load its image")))
+        yield* write(segment.address, segment.bytes)
+        const end = segment.address + segmentSize(segment)
+        for (let at = segment.address + segment.bytes.length; at < end; at += zeros.length) {
+          yield* write(at, zeros.subarray(0, Math.min(zeros.length, end - at)))
+        }
       }
       yield* giveRegisters(0, plan.registers)
     })

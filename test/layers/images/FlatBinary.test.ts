@@ -43,6 +43,27 @@ describe("FlatBinary", () => {
       assert.strictEqual(made.registers.gprs.rsp, 0xffff_fff0n)
     }))
 
+  it.effect("starts 64-bit code on page tables beside image and stack", () =>
+    Effect.gen(function*() {
+      const made = yield* plan({ mode: "Long64" })
+      assertSound(made, MiB)
+      assert.strictEqual(made.registers.rip, 0x1000n)
+      assert.strictEqual(made.registers.gprs.rsp, BigInt(MiB))
+      assert.strictEqual(made.registers.cr3, 0x2000n)
+      assert.deepStrictEqual([made.registers.csSel, made.registers.dsSel, made.registers.ssSel], [0x10, 0x18, 0x18])
+      assert.deepStrictEqual(made.segments.map(({ name }) => name), ["guest.bin", "page tables", "GDT"])
+      const low = yield* plan({ mode: "Long64", address: 0x8000, stack: 0x9_0000 })
+      assertSound(low, MiB)
+      assert.strictEqual(low.registers.cr3, 0x1000n)
+      const tables = 24 * 1024 + 32
+      const exact = yield* plan({ mode: "Long64", address: 0x1000 + tables })
+      assertSound(exact, MiB)
+      assert.strictEqual(exact.registers.cr3, 0x1000n)
+      const oneLess = yield* plan({ mode: "Long64", address: 0x1000 + tables - 1 })
+      assertSound(oneLess, MiB)
+      assert.strictEqual(oneLess.registers.cr3, 0x8000n)
+    }))
+
   const cases: ReadonlyArray<readonly [name: string, changes: Partial<FlatBinary.Options>, message: string]> = [
     ["no bytes", { bytes: new Uint8Array() }, "guest.bin is empty; see that it was read or downloaded whole"],
     [
@@ -62,6 +83,13 @@ describe("FlatBinary", () => {
       { bytes: new Uint8Array(MiB), address: 0 },
       "guest.bin: a stack beside the image needs 4096 bytes in guest memory from 0x100000 on, but must end by " +
       "0x100000; give the VM at least 1052672 bytes of memory, or a smaller image"
+    ],
+    [
+      "no room for page tables",
+      { bytes: new Uint8Array(0x7_f000), address: 0, mode: "Long64", memoryBytes: 0x8_0000 },
+      "guest.bin: a set of page tables for 64-bit mode, beside the image and its stack, needs 24608 bytes in " +
+      "guest memory from 0x80000 on, but must end by 0x80000; give the VM at least 552960 bytes of memory, or a smaller " +
+      "image"
     ],
     ["a fractional address", { address: 0.5 }, "address is 0.5; pass an integer from 0 to 0xffffffff"],
     ["a negative address", { address: -1 }, "address is -1; pass an integer from 0 to 0xffffffff"],
@@ -100,6 +128,7 @@ describe("FlatBinary", () => {
       address: Arbitrary.schema(address),
       entry: Arbitrary.schema(Schema.UndefinedOr(address)),
       stack: Arbitrary.schema(Schema.UndefinedOr(address)),
+      mode: Arbitrary.schema(Schema.Literals(["Protected32", "Long64"])),
       memoryBytes: Arbitrary.schema(
         Schema.Union([Schema.Literals([0x1000, 0x4000, 0x1_0000, 0x10_0000, 2 ** 32, 2 ** 40]), Schema.Number])
       )

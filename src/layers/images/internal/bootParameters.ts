@@ -3,24 +3,17 @@
  * Documentation/arch/x86/boot.rst and zero-page.rst.
  */
 import { PAGE_BYTES } from "../../../domain/Limits.ts"
+import { memoryMap } from "./memoryMap.ts"
 import { offsets, type SetupHeader } from "./setupHeader.ts"
 
 const E820_ENTRIES = 0x1e8
 const E820_TABLE = 0x2d0
 const E820_ENTRY_BYTES = 20
-const E820_RAM = 1
-const E820_RESERVED = 2
 
 const LOADER_UNDEFINED = 0xff
 const CAN_USE_HEAP = 0x80
 // The heap of the real-mode part, which is not run; the value is the one for a heap that ends at 64 KiB.
 const HEAP_END = 0xfe00
-
-/** What a kernel expects in the first MiB of a PC: 1 KiB of firmware data below 640 KiB, the firmware below 1 MiB. */
-const LOW_RAM_END = 0x9_fc00
-const VIDEO_START = 0xa_0000
-const FIRMWARE_START = 0xf_0000
-const HIGH_RAM_START = 0x10_0000
 
 export interface BootParameters {
   readonly header: SetupHeader
@@ -29,14 +22,6 @@ export interface BootParameters {
   readonly initrd: { readonly address: number; readonly bytes: number } | undefined
   readonly memoryBytes: number
 }
-
-/** The memory map as `[start, end (exclusive), type]`, in ascending order. */
-const e820 = (memoryBytes: number): ReadonlyArray<readonly [start: number, end: number, type: number]> => [
-  [0, LOW_RAM_END, E820_RAM],
-  [LOW_RAM_END, VIDEO_START, E820_RESERVED],
-  [FIRMWARE_START, HIGH_RAM_START, E820_RESERVED],
-  [HIGH_RAM_START, memoryBytes, E820_RAM]
-]
 
 export const encode = (parameters: BootParameters): Uint8Array => {
   const page = new Uint8Array(PAGE_BYTES)
@@ -51,9 +36,9 @@ export const encode = (parameters: BootParameters): Uint8Array => {
   view.setUint32(offsets.ramdisk_image, parameters.initrd?.address ?? 0, true)
   view.setUint32(offsets.ramdisk_size, parameters.initrd?.bytes ?? 0, true)
 
-  const map = e820(parameters.memoryBytes)
+  const map = memoryMap(parameters.memoryBytes)
   view.setUint8(E820_ENTRIES, map.length)
-  map.forEach(([start, end, type], index) => {
+  map.forEach(({ end, start, type }, index) => {
     const at = E820_TABLE + index * E820_ENTRY_BYTES
     view.setBigUint64(at, BigInt(start), true)
     view.setBigUint64(at + 8, BigInt(end - start), true)
