@@ -6,6 +6,7 @@
  */
 import * as Schema from "effect/Schema"
 import { MAX_VCPUS } from "./Limits.ts"
+import { AccessRights } from "./MemoryRegion.ts"
 
 /**
  * - `maxVcpus`: vCPUs in one VM, 1 to 16.
@@ -14,6 +15,8 @@ import { MAX_VCPUS } from "./Limits.ts"
  * - `portWidths`, `mmioWidths`: bytes of one access as it reaches the page. A guest's wider access arrives in pieces.
  * - `mapping`: `Pages` maps any guest page to any Service VM page; `OneBlockFromZero` has one block of RAM at guest
  *   address 0 and MMIO only outside of it.
+ * - `accessRights`: the rights that a page has exactly when it is mapped with them (default: any). With others a guest
+ *   may do more than they say, or less.
  * - `modes`: the processor modes a vCPU can start in.
  * - `startsAllVcpus`: START runs vCPU 0 and every vCPU whose registers were set. ACRN starts vCPU 0 only.
  * - `keepsRamMapped`: RAM cannot be taken away from a VM before it is destroyed. Without it, it can.
@@ -31,6 +34,7 @@ export const HypervisorProfile = Schema.Struct({
   portWidths: Schema.Array(Schema.Literals([1, 2, 4])),
   mmioWidths: Schema.Array(Schema.Literals([1, 2, 4, 8])),
   mapping: Schema.Literals(["Pages", "OneBlockFromZero"]),
+  accessRights: Schema.optionalKey(Schema.NonEmptyArray(AccessRights)),
   modes: Schema.Array(Schema.Literals(["Real", "Protected32", "Long64"])),
   startsAllVcpus: Schema.Boolean,
   keepsRamMapped: Schema.optionalKey(Schema.Boolean),

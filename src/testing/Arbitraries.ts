@@ -44,7 +44,7 @@ import {
   oneOf,
   schema
 } from "./Generator.ts"
-import type { Operation } from "./GuestProgram.ts"
+import type { Mode, Operation } from "./GuestProgram.ts"
 
 /**
  * Ports, 0 to 0xFFFF.
@@ -304,17 +304,19 @@ export const imagePlan = (
 }
 
 /**
- * Where generated guest programs go. `profile`: the hypervisor that they are for; accesses are of its widths, as far as
- * 32-bit code can make them (default: 1, 2 and 4 bytes). `ports`: any of these ports, and so up to three behind them
- * (default 0x40 to 0xFF); the hypervisor's interrupt controllers (0x20, 0x21, 0xA0, 0xA1, 0x4D0, 0x4D1) and 0xCF8 to
- * 0xCFF want to be left out. `mmio`: any of these addresses, below 4 GiB and outside of RAM (default 256 bytes from
- * 0xE0000000). `pci`: whether there are PCI accesses (default true). `maxLength`: operations in a list (default 12),
- * `maxDepth`: loops inside each other (default 2). Ends are inclusive.
+ * Where generated guest programs go. `mode`: what they are to be assembled for; in `Long64` there are loads, stores and
+ * results of 8 bytes too (default `Protected32`). `profile`: the hypervisor that they are for; accesses are of its
+ * widths, as far as code of that mode can make them (default: all of those). `ports`: any of these ports, and so up to
+ * three behind them (default 0x40 to 0xFF); the hypervisor's interrupt controllers (0x20, 0x21, 0xA0, 0xA1, 0x4D0,
+ * 0x4D1) and 0xCF8 to 0xCFF want to be left out. `mmio`: any of these addresses, below 4 GiB and outside of RAM
+ * (default 256 bytes from 0xE0000000). `pci`: whether there are PCI accesses (default true). `maxLength`: operations in
+ * a list (default 12), `maxDepth`: loops inside each other (default 2). Ends are inclusive.
  *
  * @category models
  * @since 0.1.0
  */
 export interface GuestProgramOptions {
+  readonly mode?: Mode
   readonly profile?: HypervisorProfile
   readonly ports?: { readonly start: number; readonly end: number }
   readonly mmio?: { readonly start: number; readonly end: number }
@@ -327,8 +329,11 @@ export interface GuestProgramOptions {
 const isInterruptController = (at: number, size: number): boolean =>
   [0x20, 0x21, 0xa0, 0xa1, 0x4d0, 0x4d1].some((own) => at <= own && own < at + size)
 
-// What 32-bit code can do; an access of 8 bytes wants a vCPU in 64-bit mode.
-const WIDTHS = [1, 2, 4] as const
+const PORT_WIDTHS = [1, 2, 4] as const
+const MEMORY_WIDTHS: Readonly<Record<Mode, ReadonlyArray<1 | 2 | 4 | 8>>> = {
+  Protected32: [1, 2, 4],
+  Long64: [1, 2, 4, 8]
+}
 const MAX_ROUNDS = 40
 
 /**
@@ -338,10 +343,11 @@ const MAX_ROUNDS = 40
  * @since 0.1.0
  */
 export const guestProgram = (options: GuestProgramOptions = {}): Generator<ReadonlyArray<Operation>> => {
-  const { maxDepth = 2, maxLength = 12, mmio = { start: 0xe000_0000, end: 0xe000_00ff }, pci = true } = options
+  const { maxDepth = 2, maxLength = 12, mmio = { start: 0xe000_0000, end: 0xe000_00ff }, pci = true, profile } = options
+  const { mode = "Protected32" } = options
   const ports = options.ports ?? { start: 0x40, end: 0xff }
-  const portWidths = options.profile?.portWidths ?? WIDTHS
-  const mmioSize = elementOf(WIDTHS.filter((width) => options.profile?.mmioWidths.includes(width) ?? true))
+  const portWidths = profile?.portWidths ?? PORT_WIDTHS
+  const mmioWidths = MEMORY_WIDTHS[mode].filter((width) => profile?.mmioWidths.includes(width) ?? true)
   const value = bits(32)
 
   const portAccess = map(
@@ -351,7 +357,7 @@ export const guestProgram = (options: GuestProgramOptions = {}): Generator<Reado
       port: Port.make(isInterruptController(chosen.at, chosen.size) ? ports.start : chosen.at)
     })
   )
-  const memoryAccess = flatMap(mmioSize, (bytesWide) =>
+  const memoryAccess = flatMap(elementOf(mmioWidths), (bytesWide) =>
     all({
       size: constant(bytesWide),
       address: integer(mmio.start, mmio.end + 1 - bytesWide)
@@ -361,6 +367,15 @@ export const guestProgram = (options: GuestProgramOptions = {}): Generator<Reado
     constant({}),
     map(value, (word) => ({ value: Number(word) }))
   )
+  const wide: ReadonlyArray<Generator<Operation>> = mode === "Protected32" ? [] : [
+    constant({ _tag: "Keep", size: 8 }),
+    ...mmioWidths.includes(8)
+      ? [map(
+        all({ address: integer(mmio.start, mmio.end - 7), value: bits(64) }),
+        (at): Operation => ({ _tag: "Store", size: 8, ...at })
+      )]
+      : []
+  ]
   const simple = oneOf<Operation>(
     map(portAccess, (at) => ({ _tag: "PortIn", ...at })),
     map(all([portAccess, perhapsValue]), ([at, given]) => ({ _tag: "PortOut", ...at, ...given })),
@@ -376,6 +391,7 @@ export const guestProgram = (options: GuestProgramOptions = {}): Generator<Reado
     map(all([memoryAccess, perhapsValue]), ([at, given]) => ({ _tag: "Store", ...at, ...given })),
     constant({ _tag: "Keep" }),
     map(integer(1, MAX_ROUNDS), (rounds) => ({ _tag: "Work", rounds })),
+    ...wide,
     ...pci
       ? [
         map(configAccess, (at): Operation => ({ _tag: "PciRead", ...at })),

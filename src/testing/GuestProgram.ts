@@ -1,10 +1,14 @@
 /**
- * Guest programs as data: a list of accesses that becomes 32-bit x86 machine code, small enough for every vCPU of
- * Upcall. Tests write, generate and shrink the list, and never see a byte of code.
+ * Guest programs as data: a list of accesses that becomes x86 machine code, small enough for every vCPU of Upcall.
+ * Tests write, generate and shrink the list, and never see a byte of code.
  *
- * A program has one accumulator of 32 bits (EAX, 0 at first) and appends what it wants to keep to its results, in guest
- * memory. It runs in flat protected mode with interrupts off, and halts at its end. {@link assemble} makes a program for
- * one vCPU, {@link assembleAll} one for each of several.
+ * A program has one accumulator (EAX, 0 at first) and appends what it wants to keep to its results, in guest memory. It
+ * runs with interrupts off, and halts at its end. {@link assemble} makes a program for one vCPU, {@link assembleAll}
+ * one for each of several.
+ *
+ * It is 32-bit code in flat protected mode, or 64-bit code with memory mapped to itself: {@link Mode}. The same list
+ * makes the same accesses and has the same results in both; loads, stores and results of 8 bytes are for 64-bit code
+ * alone, where the accumulator is RAX.
  *
  * **Example** (A guest that reads a port three times and reports to another)
  *
@@ -31,10 +35,13 @@ import { ImagePlan } from "../domain/ImagePlan.ts"
 import { U32, U64 } from "../domain/IoRequest.ts"
 import { MAX_VCPUS, PAGE_BYTES } from "../domain/Limits.ts"
 import * as VcpuRegisters from "../domain/VcpuRegisters.ts"
+import { pageTables, TABLE_BYTES } from "../layers/images/internal/identityMap.ts"
 import type { GuestMemory, GuestMemoryError } from "../services/GuestMemory.ts"
 import { isTooDeep, problemIn, sizeOf } from "./program/checks.ts"
 import type { PciRegister } from "./program/ConfigWord.ts"
 import { Emitter } from "./program/Emitter.ts"
+import { LongCode } from "./program/LongCode.ts"
+import { MachineCode } from "./program/MachineCode.ts"
 import * as Work from "./program/Work.ts"
 
 /**
@@ -54,6 +61,20 @@ export const MAX_LOOP_DEPTH = 8
  */
 export const MAX_STEPS = 1_000_000
 
+/**
+ * The processor mode that a program is code for: 32-bit protected mode without paging, or 64-bit mode.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Mode = Schema.Literals(["Protected32", "Long64"])
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export type Mode = typeof Mode.Type
+
 const width = Schema.Literals([1, 2, 4])
 const times = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: MAX_STEPS }))
 const memoryEnd = 2 ** 32
@@ -64,21 +85,22 @@ const memory = { address: upTo(memoryEnd - 1), size: Schema.Literals([1, 2, 4, 8
 const pci = { bus: upTo(255), device: upTo(31), function: upTo(7), register: upTo(0xfff), size: width }
 
 /**
- * - `PortIn`: reads a port into the low `size` bytes of the accumulator.
+ * - `PortIn`: reads a port into the low `size` bytes of the accumulator. In 64-bit mode 4 bytes clear those above them.
  * - `PortOut`: writes the low `size` bytes of `value` to a port; without `value`, of the accumulator. A `value` stays in
  *   the accumulator.
  * - `StringIn`: `count` reads of a port by one REP INS; all of them go to the results, filled up to a multiple of 4.
  * - `StringOut`: writes `bytes` to a port by one REP OUTS, `size` bytes at a time.
- * - `Load`, `Store`: like the two of ports, with a guest physical address below 4 GiB. A `value` of 8 bytes is a bigint.
- *   No vCPU in 32-bit mode makes an access of 8 bytes: {@link assemble} refuses it with `TooWide`.
+ * - `Load`, `Store`: like the two of ports, with a guest physical address below 4 GiB. Only a `value` of 8 bytes may be
+ *   a bigint. No vCPU in 32-bit mode makes an access of 8 bytes: {@link assemble} refuses it with `TooWide`.
  * - `PciRead`, `PciWrite`: like the two of ports, with a register (0 to 0xFFF) of a PCI function: the address goes to
  *   port 0xCF8, then the access to 0xCFC and up. The access may not leave its dword. A VM has one address register: two
  *   vCPUs that do this at a time spoil each other's.
- * - `Work`: computes for a while, `rounds` times; {@link work} tells the accumulator afterwards.
- * - `Keep`: appends the accumulator to the results, 4 bytes, lowest first.
+ * - `Work`: computes for a while, `rounds` times, with 32 bits; {@link work} tells the accumulator afterwards.
+ * - `Keep`: appends the low `size` bytes of the accumulator to the results, lowest first; default 4. 8 bytes are
+ *   `TooWide` for 32-bit code.
  * - `Loop`: does `body` 1 or more times.
- * - `Code`: machine code of the test's own. It goes on behind its last byte, leaves EDI (where the next result goes) and
- *   ESP as they were, and may use 2 KiB of stack.
+ * - `Code`: machine code of the test's own, for the program's mode. It goes on behind its last byte, leaves RDI (where
+ *   the next result goes) and RSP as they were, and may use 2 KiB of stack.
  * - `Halt`: ends the program early.
  *
  * Sizes and counts are in bytes and accesses.
@@ -96,7 +118,7 @@ export const Operation = Schema.TaggedUnion({
   PciRead: pci,
   PciWrite: { ...pci, value: Schema.optionalKey(U32) },
   Work: { rounds: times },
-  Keep: {},
+  Keep: { size: Schema.optionalKey(Schema.Literals([4, 8])) },
   Code: { bytes: Schema.Uint8Array },
   Halt: {},
   Loop: {
@@ -119,7 +141,7 @@ type Plain<P> =
   | { readonly _tag: "PciRead" } & PciAccess
   | { readonly _tag: "PciWrite"; readonly value?: number } & PciAccess
   | { readonly _tag: "Work"; readonly rounds: number }
-  | { readonly _tag: "Keep" }
+  | { readonly _tag: "Keep"; readonly size?: 4 | 8 }
   | { readonly _tag: "Code"; readonly bytes: Uint8Array }
   | { readonly _tag: "Halt" }
 
@@ -151,7 +173,7 @@ export type OperationInput = Plain<number> | Loop<OperationInput>
  * - `TooLong`: it would take more than {@link MAX_STEPS} steps.
  * - `BadBytes`: the bytes of a `StringOut` are no multiple of its size, or none.
  * - `BadRegister`: a PCI access leaves the dword that it begins in.
- * - `TooWide`: an access of 8 bytes, which needs a vCPU in 64-bit mode; programs are 32-bit code.
+ * - `TooWide`: an access or a result of 8 bytes in a program that is 32-bit code.
  * - `BadVcpuCount`: programs for no vCPU, or for more than a VM can have.
  * - `Beyond`: the hypervisor that the programs are for cannot run them.
  * - `TooBig`: code, data and results need more RAM than they were given.
@@ -200,8 +222,8 @@ export class GuestProgramError extends Schema.TaggedError<GuestProgramError>()("
       case "BadRegister":
         return `${reason.size} bytes at PCI register ${hex(reason.register)} leave its dword; make two accesses of them`
       case "TooWide":
-        return `an access of ${reason.size} bytes needs a vCPU in 64-bit mode, and this program is 32-bit code; ` +
-          `make accesses of up to ${reason.limit} bytes`
+        return `${reason.size} bytes at a time need a vCPU in 64-bit mode, and this program is 32-bit code; ` +
+          `take up to ${reason.limit} bytes, or assemble it for mode Long64`
       case "BadVcpuCount":
         return `there are programs for ${reason.vcpus} vCPUs; give 1 to ${reason.limit}`
       case "Beyond":
@@ -230,7 +252,7 @@ export interface VcpuProgram {
 }
 
 /**
- * A program that can be loaded. Its stack, code and results lie in the first `plan.memoryBytes` of RAM.
+ * A program that can be loaded. All that it needs lies in the first `plan.memoryBytes` of RAM.
  *
  * @category models
  * @since 0.1.0
@@ -241,7 +263,8 @@ export interface GuestProgram extends VcpuProgram {
 
 /**
  * A program for each vCPU of a VM, the first one for vCPU 0. Each has pages of its own, one behind the other from guest
- * address 0 on: nothing but the operations themselves makes one touch another's memory. `plan` has the segments of all,
+ * address 0 on: nothing but the operations themselves makes one touch another's memory. In 64-bit mode 24 KiB of page
+ * tables follow, which map the first 4 GiB to themselves, and which all vCPUs share. `plan` has the segments of all,
  * and the registers of vCPU 0; the others' are set one by one.
  *
  * @category models
@@ -253,13 +276,15 @@ export interface GuestPrograms {
 }
 
 /**
- * `memoryBytes`: RAM of the VM that the programs are for, from guest address 0 on, a multiple of 4096 (default: as much
- * as they need). `profile`: the hypervisor that they are for, which must be able to run them (default: not looked at).
+ * `mode`: what the programs become code for (default `Protected32`). `memoryBytes`: RAM of the VM that they are for,
+ * from guest address 0 on, a multiple of 4096 (default: as much as they need). `profile`: the hypervisor that they are
+ * for, which must be able to run them (default: not looked at).
  *
  * @category models
  * @since 0.1.0
  */
 export interface AssembleOptions {
+  readonly mode?: Mode | undefined
   readonly memoryBytes?: number | undefined
   readonly profile?: HypervisorProfile | undefined
 }
@@ -275,11 +300,18 @@ const fail = (reason: GuestProgramErrorReason) => Result.fail(new GuestProgramEr
 
 const alignTo = (step: number, value: number): number => Math.ceil(value / step) * step
 
+const modeNames: Readonly<Record<Mode, string>> = { Protected32: "32-bit protected mode", Long64: "64-bit mode" }
+
 /** Why a hypervisor cannot run so many vCPUs with a program each. */
-const problemOn = (profile: HypervisorProfile, vcpus: number, memoryBytes: number): string | undefined => {
+const problemOn = (
+  profile: HypervisorProfile,
+  mode: Mode,
+  vcpus: number,
+  memoryBytes: number
+): string | undefined => {
   if (vcpus > profile.maxVcpus) return `it has ${profile.maxVcpus} vCPUs in a VM, and there are ${vcpus} programs`
   if (vcpus > 1 && !profile.startsAllVcpus) return "it starts vCPU 0 alone; give one program"
-  if (!profile.modes.includes("Protected32")) return "its vCPUs do not start in 32-bit protected mode"
+  if (!profile.modes.includes(mode)) return `its vCPUs do not start in ${modeNames[mode]}`
   if (memoryBytes > profile.maxRamBytes) {
     return `it has ${hex(profile.maxRamBytes)} bytes of RAM, and ${hex(memoryBytes)} are needed`
   }
@@ -296,7 +328,8 @@ const problemOn = (profile: HypervisorProfile, vcpus: number, memoryBytes: numbe
 export const work: (accumulator: number, rounds: number) => number = Work.after
 
 interface Assembled {
-  readonly program: VcpuProgram
+  readonly program: Omit<VcpuProgram, "registers">
+  readonly start: VcpuRegisters.Flat32Options
   readonly segment: ImagePlan["segments"][number]
 }
 
@@ -304,36 +337,38 @@ interface Assembled {
 const assembleAt = (
   base: number,
   name: string,
+  mode: Mode,
   operations: ReadonlyArray<Operation>,
   resultBytes: number
 ): Assembled => {
-  const start = base + STACK_BYTES
+  const begin = base + STACK_BYTES
   const dataAddress = base + DATA_OFFSET
-  const emitter = new Emitter(dataAddress, start)
+  const emitter = new Emitter(mode === "Long64" ? new LongCode() : new MachineCode(), dataAddress, begin)
   emitter.all(operations)
   emitter.halt()
   const { code, data } = emitter
   const entry = alignTo(16, dataAddress + data.length)
   const resultAddress = alignTo(16, entry + code.length)
-  const bytes = new Uint8Array(resultAddress - start)
-  bytes.set(data, dataAddress - start)
-  bytes.set(code.toBytes(), entry - start)
+  const bytes = new Uint8Array(resultAddress - begin)
+  bytes.set(data, dataAddress - begin)
+  bytes.set(code.toBytes(), entry - begin)
   return {
     program: {
       operations,
-      // The stack grows down from the program's first byte.
-      registers: VcpuRegisters.flat32({ entry, stack: start, gprs: { rdi: BigInt(resultAddress) } }),
       resultAddress: GuestAddress.make(resultAddress),
       resultBytes,
-      resultEnd: GuestAddress.make(start),
+      resultEnd: GuestAddress.make(begin),
       end: GuestAddress.make(alignTo(PAGE_BYTES, resultAddress + resultBytes))
     },
-    segment: { name, address: GuestAddress.make(start), bytes }
+    // The stack grows down from the program's first byte.
+    start: { entry, stack: begin, gprs: { rdi: BigInt(resultAddress) } },
+    segment: { name, address: GuestAddress.make(begin), bytes }
   }
 }
 
 const decode = (
-  operations: ReadonlyArray<OperationInput>
+  operations: ReadonlyArray<OperationInput>,
+  mode: Mode
 ): Result.Result<ReadonlyArray<Operation>, GuestProgramError> =>
   Result.gen(function*() {
     if (isTooDeep(operations, MAX_LOOP_DEPTH)) return yield* fail({ _tag: "TooDeep", limit: MAX_LOOP_DEPTH })
@@ -341,7 +376,7 @@ const decode = (
       decodeOperations(operations),
       (error) => new GuestProgramError({ reason: { _tag: "BadOperation", problem: error.message } })
     )
-    const problem = problemIn(decoded)
+    const problem = problemIn(decoded, mode === "Long64" ? 8 : 4)
     return problem === undefined ? decoded : yield* fail(problem)
   })
 
@@ -357,30 +392,39 @@ export const assembleAll = (
   options: AssembleOptions = {}
 ): Result.Result<GuestPrograms, GuestProgramError> =>
   Result.gen(function*() {
+    const { mode = "Protected32", profile } = options
     const count = programs.length
     if (count < 1 || count > MAX_VCPUS) return yield* fail({ _tag: "BadVcpuCount", vcpus: count, limit: MAX_VCPUS })
     const decoded: Array<ReadonlyArray<Operation>> = []
-    for (const operations of programs) decoded.push(yield* decode(operations))
+    for (const operations of programs) decoded.push(yield* decode(operations, mode))
     const sizes = decoded.map(sizeOf)
     const steps = sizes.reduce((sum, size) => sum + size.steps, 0)
     if (steps > MAX_STEPS) return yield* fail({ _tag: "TooLong", steps, limit: MAX_STEPS })
 
-    const vcpus: Array<VcpuProgram> = []
-    const segments: Array<Assembled["segment"]> = []
-    let needed = 0
+    const assembled: Array<Assembled> = []
+    let end = 0
     for (const [vcpu, operations] of decoded.entries()) {
       const name = count === 1 ? "guest program" : `guest program of vCPU ${vcpu}`
-      const { program, segment } = assembleAt(needed, name, operations, sizes[vcpu]!.resultBytes)
-      vcpus.push(program)
-      segments.push(segment)
-      needed = program.end
+      const each = assembleAt(end, name, mode, operations, sizes[vcpu]!.resultBytes)
+      assembled.push(each)
+      end = each.program.end
     }
+    const needed = mode === "Long64" ? end + TABLE_BYTES : end
     const memoryBytes = options.memoryBytes ?? needed
     if (needed > memoryBytes) return yield* fail({ _tag: "TooBig", needed, memoryBytes })
-    const { profile } = options
-    const problem = profile === undefined ? undefined : problemOn(profile, count, memoryBytes)
+    const problem = profile === undefined ? undefined : problemOn(profile, mode, count, memoryBytes)
     if (profile !== undefined && problem !== undefined) {
       return yield* fail({ _tag: "Beyond", hypervisor: profile.name, problem })
+    }
+    const vcpus = assembled.map(({ program, start }): VcpuProgram => ({
+      ...program,
+      registers: mode === "Long64"
+        ? VcpuRegisters.long64({ ...start, pageTables: end })
+        : VcpuRegisters.flat32(start)
+    }))
+    const segments = assembled.map(({ segment }) => segment)
+    if (mode === "Long64") {
+      segments.push({ name: "page tables", address: GuestAddress.make(end), bytes: pageTables(end) })
     }
     const plan = ImagePlan.make({ memoryBytes, segments, registers: vcpus[0]!.registers })
     return { vcpus: vcpus as [VcpuProgram, ...Array<VcpuProgram>], plan }

@@ -131,6 +131,19 @@ describe("Arbitraries", () => {
     assert.isTrue(Result.isSuccess(GuestProgram.assembleAll(programs)))
   })
 
+  it.prop("64-bit programs take 8 bytes of memory at a time where the profile does", [
+    Generator.elementOf([narrow, { ...profile, mmioWidths: [4, 8] as const }]).pipe(
+      Generator.flatMap((each) =>
+        Generator.map(Arbitraries.guestPrograms(each, { mode: "Long64" }), (programs) => ({ each, programs }))
+      )
+    )
+  ], ([{ each, programs }]) => {
+    for (const operation of programs.flat().flatMap(allOf)) {
+      if (operation._tag === "Load" || operation._tag === "Store") assert.include(each.mmioWidths, operation.size)
+    }
+    assert.isTrue(Result.isSuccess(GuestProgram.assembleAll(programs, { mode: "Long64" })))
+  })
+
   it.effect("samples are the same for the same seed", () =>
     Effect.gen(function*() {
       const draw = Generator.sample(Arbitraries.ioRequest(profile), { count: 20, seed: 7 })

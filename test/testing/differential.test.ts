@@ -7,7 +7,7 @@ import * as Arbitrary from "effect/Arbitrary"
 import * as Arbitraries from "../../src/testing/Arbitraries.ts"
 import * as GuestProgram from "../../src/testing/GuestProgram.ts"
 import * as GuestRun from "../../src/testing/GuestRun.ts"
-import * as Trace from "../../src/testing/Trace.ts"
+import { differences } from "../support/differences.ts"
 import { buildEmulated, buildSimulated } from "./hypervisors.ts"
 import { MMIO, PORTS, probes } from "./probe.ts"
 
@@ -25,20 +25,6 @@ const compare = Effect.gen(function*() {
       return differences(a, b)
     })
 })
-
-const differences = (a: GuestRun.GuestRun, b: GuestRun.GuestRun): Array<string> => {
-  const [left, right] = [Trace.inBytes(a.trace.entries), Trace.inBytes(b.trace.entries)]
-  const index = Trace.firstDifference(left, right)
-  const show = (entry: Trace.TraceEntry | undefined) => entry === undefined ? "nothing" : Trace.format(entry)
-  return [
-    ...a.end._tag === "Halted" && b.end._tag === "Halted" ? [] : [`ends: ${a.end._tag}, ${b.end._tag}`],
-    ...index === undefined ? [] : [`entry ${index}: ${show(left[index])}, ${show(right[index])}`],
-    ...Buffer.compare(a.memory, b.memory) === 0 ? [] : ["memory"],
-    ...Object.entries(a.registers.gprs).flatMap(([name, value]) =>
-      b.registers.gprs[name as keyof typeof b.registers.gprs] === value ? [] : [name]
-    )
-  ]
-}
 
 const sameOnBoth = (options: Arbitraries.GuestProgramOptions) =>
   Effect.gen(function*() {

@@ -12,29 +12,21 @@ import type { ServicePage } from "../../services/ServiceMemory.ts"
 import { Doorbell } from "../model/Doorbell.ts"
 import { SlotWriter } from "../model/SlotWriter.ts"
 import type { ThreadTimer } from "../native/Libc.ts"
-import { MpStateCode } from "./abi/VcpuEvents.ts"
+import { type Activity, activityOf, isOver } from "./activity.ts"
 import { endOf } from "./ends.ts"
 import type { Placement, PlacementOptions } from "./Placement.ts"
 import { VcpuRunner } from "./VcpuRunner.ts"
-import { getMpState, isInterruptible } from "./vcpuState.ts"
 
-/** How long a vCPU keeps the thread. */
-const SLICE_NS = 1_000_000
+/**
+ * How long a vCPU keeps the thread: so many exits, about a millisecond; or so long, if it makes few. A timer that fires
+ * costs as much as some exits, so it is for guests that make none.
+ */
+const EXITS_PER_SLICE = 128
+const SLICE_NS = 2_000_000
 /** How long one keeps it that is known to halt: enough to see an interrupt that is there. */
 const GLANCE_NS = 50_000
 /** How long the thread sleeps when every vCPU halts: an interrupt that the kernel itself makes waits no longer. */
 const NAP_MS = 1
-const EXITS_PER_SLICE = 1024
-
-/**
- * - `Absent`: not started.
- * - `Running`: it has instructions to execute, or waits for an answer.
- * - `Idle`: it halts until an interrupt comes.
- * - `Dead`: it halts, and takes no interrupts.
- * - `Stopped`: it halted where there is no interrupt controller; entered again it would go on.
- * - `Unborn`: it waits for another vCPU to start it.
- */
-type Activity = "Absent" | "Running" | "Idle" | "Dead" | "Stopped" | "Unborn"
 
 interface Core {
   readonly runner: VcpuRunner
@@ -163,7 +155,7 @@ export class InlinePlacement implements Placement {
           break
       }
     }
-    if (this.cores.every(({ activity }) => activity !== "Running" && activity !== "Idle")) {
+    if (this.cores.every(({ activity }) => isOver(activity))) {
       this.onEnd({ _tag: "Halted" })
       return "Over"
     }
@@ -184,7 +176,7 @@ export class InlinePlacement implements Placement {
         core.activity = "Running"
         return "More"
       case "Interrupted":
-        core.activity = activityOf(core)
+        core.activity = activityOf(runner.file)
         return core.activity === "Running" ? "More" : "Idle"
       case "Halted":
         core.activity = "Stopped"
@@ -197,20 +189,8 @@ export class InlinePlacement implements Placement {
   }
 
   private isBorn(core: Core): boolean {
-    core.activity = activityOf(core)
+    core.activity = activityOf(core.runner.file)
     return core.activity !== "Unborn"
-  }
-}
-
-const activityOf = ({ runner: { file } }: Core): Activity => {
-  switch (getMpState(file)) {
-    case MpStateCode.HALTED:
-      return isInterruptible(file) ? "Idle" : "Dead"
-    case MpStateCode.UNINITIALIZED:
-    case MpStateCode.INIT_RECEIVED:
-      return "Unborn"
-    default:
-      return "Running"
   }
 }
 

@@ -99,6 +99,11 @@ export class VcpuRunner {
     return "Failed"
   }
 
+  /** Whether the vCPU was answered, and has but to be entered to finish its instruction. */
+  canFinish(): boolean {
+    return (!this.isInside || this.canEnter()) && this.isOpen
+  }
+
   /**
    * Lets the vCPU finish the instruction whose access was answered, so that its registers are true. False when it
    * stands inside the instruction still.

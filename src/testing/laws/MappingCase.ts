@@ -5,6 +5,7 @@ import { MemoryAccess } from "../../domain/abi/MemoryRegionBatch.ts"
 import { hex } from "../../domain/Address.ts"
 import type { HypervisorProfile } from "../../domain/HypervisorProfile.ts"
 import { PAGE_BYTES } from "../../domain/Limits.ts"
+import type { AccessRights } from "../../domain/MemoryRegion.ts"
 import { all, array, bits, constant, elementOf, flatMap, type Generator, integer, map, oneOf } from "../Generator.ts"
 
 /** An operation of a batch, on pages of the window; a skewed one begins in the middle of its page. */
@@ -20,8 +21,8 @@ export interface MapOperation {
 
 export type Step =
   | { readonly _tag: "Batch"; readonly operations: ReadonlyArray<MapOperation> }
-  | { readonly _tag: "Load"; readonly offset: number; readonly size: 1 | 2 | 4 }
-  | { readonly _tag: "Store"; readonly offset: number; readonly size: 1 | 2 | 4; readonly value: number }
+  | { readonly _tag: "Load"; readonly offset: number; readonly size: 1 | 2 | 4 | 8 }
+  | { readonly _tag: "Store"; readonly offset: number; readonly size: 1 | 2 | 4 | 8; readonly value: bigint }
 
 export interface MappingCase {
   readonly steps: ReadonlyArray<Step>
@@ -32,7 +33,8 @@ export interface MappingCase {
 export const WINDOW_PAGES = 4
 // The first pages of the window are the last of the VM's RAM: its home pages, with which every hypervisor begins.
 export const HOME_PAGES = 2
-export const WINDOW = 0x4000
+// Below it lie the program and, of 64-bit code, its page tables.
+export const WINDOW = 0xa000
 export const RAM_BYTES = WINDOW + HOME_PAGES * PAGE_BYTES
 export const SERVICE_PAGES = 4
 // Every page has a RET here, where no generated access comes.
@@ -53,29 +55,38 @@ export const FIRST_BYTES: ReadonlyArray<Uint8Array> = [...Array(HOME_PAGES + SER
 export const deviceByte = (address: number): number => (address * 37 + 11 + (address >> 8)) & 0xff
 
 // Execute alone is a right that says: any load and store is a request.
-const rights = elementOf([
+const RIGHTS: ReadonlyArray<number> = [
   MemoryAccess.All,
   MemoryAccess.Read | MemoryAccess.Write,
   MemoryAccess.Read | MemoryAccess.Execute,
   MemoryAccess.Read,
   MemoryAccess.Execute
-])
+]
 
-const mapOperation: Generator<MapOperation> = all({
-  isAdd: elementOf([true, true, false]),
-  page: integer(0, WINDOW_PAGES - 1),
-  isSkewed: elementOf([false, false, false, true]),
-  bytes: elementOf([1, 1, 2, 2, 0, 0.5].map((pages) => pages * PAGE_BYTES)),
-  service: elementOf([0, 1, 2, 0, 1, 2, "Nowhere"] as const),
-  rights
-})
+const wordOf = ({ execute, read, write }: AccessRights): number =>
+  (read ? MemoryAccess.Read : 0) | (write ? MemoryAccess.Write : 0) | (execute ? MemoryAccess.Execute : 0)
+
+const mapOperation = ({ accessRights }: HypervisorProfile): Generator<MapOperation> =>
+  all({
+    isAdd: elementOf([true, true, false]),
+    page: integer(0, WINDOW_PAGES - 1),
+    isSkewed: elementOf([false, false, false, true]),
+    bytes: elementOf([1, 1, 2, 2, 0, 0.5].map((pages) => pages * PAGE_BYTES)),
+    service: elementOf([0, 1, 2, 0, 1, 2, "Nowhere"] as const),
+    rights: elementOf(accessRights?.map(wordOf) ?? RIGHTS)
+  })
 
 // Around the ends of a page, which wide accesses cross.
 const offsetInPage = elementOf([0, 1, 2, 0x7fd, PAGE_BYTES - 4, PAGE_BYTES - 3, PAGE_BYTES - 2, PAGE_BYTES - 1])
 
-/** Cases whose accesses are of the profile's widths. */
+/** Cases whose accesses are of the profile's widths, and whose pages have rights that it keeps. */
 export const cases = (profile: HypervisorProfile): Generator<MappingCase> => {
-  const sizes = ([1, 2, 4] as const).filter((size) => profile.mmioWidths.includes(size))
+  const narrow = casesOf(profile, [1, 2, 4])
+  return profile.modes.includes("Long64") ? oneOf(narrow, casesOf(profile, [1, 2, 4, 8])) : narrow
+}
+
+const casesOf = (profile: HypervisorProfile, widths: ReadonlyArray<1 | 2 | 4 | 8>): Generator<MappingCase> => {
+  const sizes = widths.filter((size) => profile.mmioWidths.includes(size))
   const place = flatMap(
     elementOf(sizes),
     (size) =>
@@ -84,11 +95,14 @@ export const cases = (profile: HypervisorProfile): Generator<MappingCase> => {
         offset: Math.min(page * PAGE_BYTES + offset, WINDOW_PAGES * PAGE_BYTES - size)
       }))
   )
-  const batch = map(array(mapOperation, { maxLength: 4 }), (operations): Step => ({ _tag: "Batch", operations }))
+  const batch = map(
+    array(mapOperation(profile), { maxLength: 4 }),
+    (operations): Step => ({ _tag: "Batch", operations })
+  )
   const load = map(place, (at): Step => ({ _tag: "Load", ...at }))
   const store = map(
-    all([place, bits(32)]),
-    ([at, value]): Step => ({ _tag: "Store", ...at, value: Number(value) })
+    all([place, bits(widths.includes(8) ? 64 : 32)]),
+    ([at, value]): Step => ({ _tag: "Store", ...at, value: at.size === 8 ? value : BigInt.asUintN(32, value) })
   )
   const steps = array(oneOf(load, store, batch), { maxLength: 12 })
   return map(

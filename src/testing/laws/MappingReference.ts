@@ -17,7 +17,7 @@ export interface Touch {
 
 export interface Seen {
   /** The accumulator after each load. */
-  readonly words: ReadonlyArray<number>
+  readonly words: ReadonlyArray<bigint>
   readonly touches: ReadonlyArray<Touch>
   readonly results: ReadonlyArray<number>
   /** Home pages, then service pages. */
@@ -40,10 +40,10 @@ export const expectedOf = ({ called, steps }: MappingCase, { mapping }: Hypervis
     bytes,
     rights: MemoryAccess.All
   }))
-  const words: Array<number> = []
+  const words: Array<bigint> = []
   const touches: Array<Touch> = []
   const results: Array<number> = []
-  let accumulator = 0
+  let accumulator = 0n
 
   const apply = ({ bytes, isAdd, isSkewed, page, rights, service }: MapOperation): number => {
     if (mapping === "OneBlockFromZero" || bytes % PAGE_BYTES !== 0) return -Errno.EINVAL
@@ -87,13 +87,14 @@ export const expectedOf = ({ called, steps }: MappingCase, { mapping }: Hypervis
   for (const [index, step] of steps.entries()) {
     switch (step._tag) {
       case "Batch":
-        accumulator = index
+        accumulator = BigInt(index)
         results.push(batch(step.operations))
         break
       case "Load": {
-        const bytes = wordBytes(accumulator)
+        // 4 bytes clear those above them.
+        const bytes = wordBytes(step.size < 4 ? accumulator : 0n)
         for (let i = 0; i < step.size; i++) bytes[i] = read(WINDOW + step.offset + i)
-        accumulator = new DataView(bytes.buffer).getUint32(0, true)
+        accumulator = new DataView(bytes.buffer).getBigUint64(0, true)
         words.push(accumulator)
         break
       }
@@ -113,8 +114,8 @@ export const expectedOf = ({ called, steps }: MappingCase, { mapping }: Hypervis
   }
 }
 
-export const wordBytes = (word: number): Uint8Array<ArrayBuffer> => {
-  const bytes = new Uint8Array(4)
-  new DataView(bytes.buffer).setUint32(0, word, true)
+export const wordBytes = (word: bigint): Uint8Array<ArrayBuffer> => {
+  const bytes = new Uint8Array(8)
+  new DataView(bytes.buffer).setBigUint64(0, word, true)
   return bytes
 }

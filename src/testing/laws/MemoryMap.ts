@@ -44,17 +44,30 @@ const NOWHERE = ADDRESS_SPACE_END - PAGE_BYTES
 const OPERATIONS_OFFSET = 0x40
 
 /** MOV ECX, address; CALL ECX. */
-const call = (address: number): Uint8Array => Uint8Array.of(0xb9, ...wordBytes(address), 0xff, 0xd1)
+const call = (address: number): Uint8Array =>
+  Uint8Array.of(0xb9, ...wordBytes(BigInt(address)).subarray(0, 4), 0xff, 0xd1)
 
-const operationsOf = ({ called, steps }: MappingCase): ReadonlyArray<GuestProgram.OperationInput> => [
+/** 64-bit code where there must be some, or else what every hypervisor runs. */
+const modeOf = ({ steps }: MappingCase): GuestProgram.Mode =>
+  steps.some((step) => step._tag !== "Batch" && step.size === 8) ? "Long64" : "Protected32"
+
+const operationsOf = (
+  { called, steps }: MappingCase,
+  keptBytes: 4 | 8
+): ReadonlyArray<GuestProgram.OperationInput> => [
   ...steps.flatMap((step, index): ReadonlyArray<GuestProgram.OperationInput> => {
     switch (step._tag) {
       case "Batch":
         return [{ _tag: "PortOut", port: CONTROL_PORT, size: 1, value: index }]
       case "Load":
-        return [{ _tag: "Load", address: WINDOW + step.offset, size: step.size }, { _tag: "Keep" }]
-      case "Store":
-        return [{ _tag: "Store", address: WINDOW + step.offset, size: step.size, value: step.value }]
+        return [
+          { _tag: "Load", address: WINDOW + step.offset, size: step.size },
+          { _tag: "Keep", size: keptBytes }
+        ]
+      case "Store": {
+        const value = step.size === 8 ? step.value : Number(step.value)
+        return [{ _tag: "Store", address: WINDOW + step.offset, size: step.size, value }]
+      }
     }
   }),
   { _tag: "Code", bytes: call(WINDOW + called * PAGE_BYTES + RETURN_OFFSET) }
@@ -94,8 +107,10 @@ const seenBy = (tried: MappingCase, { mapping }: HypervisorProfile) =>
       bytes: PAGE_BYTES,
       purpose: { _tag: "HypercallStructures" }
     })
-    const operations = operationsOf(tried)
-    const program = Result.getOrThrow(GuestProgram.assemble(operations, { memoryBytes: RAM_BYTES }))
+    const mode = modeOf(tried)
+    const keptBytes = mode === "Long64" ? 8 : 4
+    const operations = operationsOf(tried, keptBytes)
+    const program = Result.getOrThrow(GuestProgram.assemble(operations, { mode, memoryBytes: RAM_BYTES }))
     const vm = yield* machines.create({ memoryBytes: RAM_BYTES })
     // Where RAM is one block, nothing else can be asked for as such; it is refused when it is to be mapped.
     const { address: pool } = yield* memory.allocate({
@@ -159,7 +174,10 @@ const seenBy = (tried: MappingCase, { mapping }: HypervisorProfile) =>
       pages.push(bytes)
     }
     const seen: Seen = {
-      words: Array.from({ length: kept.length / 4 }, (_, index) => view.getUint32(4 * index, true)),
+      words: Array.from(
+        { length: kept.length / keptBytes },
+        (_, index) => keptBytes === 8 ? view.getBigUint64(8 * index, true) : BigInt(view.getUint32(4 * index, true))
+      ),
       touches,
       results,
       pages,

@@ -97,12 +97,20 @@ const oneUsesConfig = (programs: Programs): Programs => {
   return programs.map((operations, vcpu) => vcpu === user ? operations : withoutConfig(operations))
 }
 
+const isWide = (operation: Operation): boolean =>
+  operation._tag === "Loop" ? operation.body.some(isWide) : "size" in operation && operation.size === 8
+
+/** 64-bit code where there must be some, or else what every hypervisor runs. */
+const modeOf = (programs: Programs): GuestProgram.Mode =>
+  programs.some((operations) => operations.some(isWide)) ? "Long64" : "Protected32"
+
 /** Cases that this hypervisor can run: accesses meet ranges, their edges, and the gaps between them. */
 export const cases = (subject: Subject, options: Options = {}): Generator.Generator<ProgramCase> =>
   Generator.map(
     Generator.all({
       placed: World.placed(subject.profile, options.answers),
       programs: Arbitraries.guestPrograms(subject.profile, {
+        mode: subject.profile.modes.includes("Long64") ? "Long64" : "Protected32",
         maxVcpus: 3,
         maxLength: 8,
         maxDepth: 1,
@@ -145,7 +153,7 @@ export const prepare = (
   misbehave?: World.Misbehave
 ): Effect.Effect<InVm<CreatedVm>, Problem, VirtualMachine | Scope.Scope> =>
   Effect.gen(function*() {
-    const assembled = Result.getOrThrow(GuestProgram.assembleAll(programs))
+    const assembled = Result.getOrThrow(GuestProgram.assembleAll(programs, { mode: modeOf(programs) }))
     const machines = yield* VirtualMachine
     const vm = yield* machines.create({ memoryBytes: assembled.plan.memoryBytes, vcpus: programs.length })
     const asked = yield* vm.attach(World.install(vm, world, misbehave))
@@ -258,7 +266,7 @@ const formatOperation = (operation: Operation, indent: string): Array<string> =>
     case "Work":
       return at(`work for ${operation.rounds} rounds`)
     case "Keep":
-      return at("keep the accumulator")
+      return at(operation.size === undefined ? "keep the accumulator" : `keep ${bytes} of the accumulator`)
     case "Halt":
       return at("halt")
     case "Code":

@@ -24,11 +24,11 @@ export interface Served {
   readonly isBelow?: boolean
 }
 
-/** What is to be seen of one vCPU. `accumulator` is a u32. */
+/** What is to be seen of one vCPU. */
 export interface VcpuOutcome {
   readonly served: ReadonlyArray<Served>
   readonly results: Uint8Array
-  readonly accumulator: number
+  readonly accumulator: bigint
 }
 
 /**
@@ -210,7 +210,7 @@ class Vcpu {
       case "Load":
         return this.setLow(this.load(operation.address, operation.size), operation.size)
       case "Store":
-        this.set(operation.value)
+        this.set(operation.value, operation.size)
         return this.store(operation.address, operation.size, this.accumulator)
       case "PciRead":
         this.selectPci(operation)
@@ -220,9 +220,9 @@ class Vcpu {
         this.selectPci(operation)
         return this.portWrite(0xcfc + operation.register % 4, operation.size, this.accumulator)
       case "Work":
-        return this.set(GuestProgram.work(Number(this.accumulator), operation.rounds))
+        return this.set(GuestProgram.work(Number(cut(this.accumulator, 4)), operation.rounds))
       case "Keep":
-        return this.keep(this.accumulator, 4)
+        return this.keep(this.accumulator, operation.size ?? 4)
       case "Loop":
         for (let round = 0; round < operation.times; round++) this.run(operation.body)
         return
@@ -234,12 +234,14 @@ class Vcpu {
     }
   }
 
-  private set(value: number | bigint | undefined): void {
-    if (value !== undefined) this.accumulator = cut(value, 4)
+  private set(value: number | bigint | undefined, bytes = 4): void {
+    if (value !== undefined) this.accumulator = cut(value, Math.max(bytes, 4))
   }
 
+  /** 4 bytes clear those above them. */
   private setLow(value: bigint, bytes: number): void {
-    this.accumulator = (this.accumulator & ~allOnes(bytes)) | value
+    const kept = bytes < 4 ? this.accumulator & ~allOnes(bytes) : 0n
+    this.accumulator = kept | value
   }
 
   private keep(value: bigint, bytes: number): void {
@@ -321,7 +323,7 @@ export const runOn = (
     return {
       served: vcpu.served,
       results: Uint8Array.from(vcpu.results),
-      accumulator: Number(vcpu.accumulator)
+      accumulator: vcpu.accumulator
     }
   })
 

@@ -9,8 +9,9 @@ import * as ProgramCase from "./ProgramCase.ts"
 const plainly = (operations: ReadonlyArray<Operation>): ReadonlyArray<Operation> =>
   operations.flatMap((operation): ReadonlyArray<Operation> => {
     switch (operation._tag) {
-      case "PortIn":
       case "Load":
+        return [operation, operation.size === 8 ? { _tag: "Keep", size: 8 } : { _tag: "Keep" }]
+      case "PortIn":
       case "PciRead":
         return [operation, { _tag: "Keep" }]
       case "PortOut":

@@ -1,17 +1,18 @@
 /** Operations of one vCPU's program as machine code. */
 import type { Operation } from "../GuestProgram.ts"
 import * as ConfigWord from "./ConfigWord.ts"
-import { MachineCode } from "./MachineCode.ts"
+import type { MachineCode } from "./MachineCode.ts"
 import * as Work from "./Work.ts"
 
 /** Its data lie at `dataAddress`; where the results end goes to `resultEnd`. */
 export class Emitter {
-  readonly code = new MachineCode()
+  readonly code: MachineCode
   readonly data: Array<number> = []
   private readonly dataAddress: number
   private readonly resultEnd: number
 
-  constructor(dataAddress: number, resultEnd: number) {
+  constructor(code: MachineCode, dataAddress: number, resultEnd: number) {
+    this.code = code
     this.dataAddress = dataAddress
     this.resultEnd = resultEnd
   }
@@ -43,10 +44,10 @@ export class Emitter {
         return
       }
       case "Load":
-        return code.load(operation.address, narrowed(operation.size))
+        return code.load(operation.address, operation.size)
       case "Store":
         this.accumulate(operation.value)
-        return code.store(operation.address, narrowed(operation.size))
+        return code.store(operation.address, operation.size)
       case "PciRead":
         code.selectConfig(ConfigWord.of(operation))
         return code.portIn(ConfigWord.dataPort(operation), operation.size)
@@ -57,7 +58,7 @@ export class Emitter {
       case "Work":
         return code.repeat(operation.rounds, () => code.workRound(Work.ROTATION, Work.ADDEND, Work.MASK))
       case "Keep":
-        return code.appendAccumulator()
+        return code.appendAccumulator(operation.size ?? 4)
       case "Code":
         return code.raw(operation.bytes)
       case "Halt":
@@ -68,9 +69,6 @@ export class Emitter {
   }
 
   private accumulate(value: number | bigint | undefined): void {
-    if (value !== undefined) this.code.setAccumulator(Number(value))
+    if (value !== undefined) this.code.setAccumulator(value)
   }
 }
-
-// A wider one was refused before.
-const narrowed = (size: 1 | 2 | 4 | 8) => size as 1 | 2 | 4

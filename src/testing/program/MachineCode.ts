@@ -4,14 +4,15 @@
  * Encodings: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2.
  */
 
-/** Bytes of one access, as instructions of this module can make them. */
-export type Width = 1 | 2 | 4
+/** Bytes of one access. Only 64-bit code makes one of 8: see `LongCode`. */
+export type Width = 1 | 2 | 4 | 8
 
 const OPERAND_SIZE = 0x66
 const REPEAT = 0xf3
+export const REX_W = 0x48
 
 export class MachineCode {
-  private readonly bytes: Array<number> = []
+  protected readonly bytes: Array<number> = []
 
   get length(): number {
     return this.bytes.length
@@ -25,9 +26,9 @@ export class MachineCode {
     for (const byte of bytes) this.bytes.push(byte)
   }
 
-  setAccumulator(value: number): void {
+  setAccumulator(value: number | bigint): void {
     this.bytes.push(0xb8)
-    this.word(value)
+    this.word(Number(value))
   }
 
   /** The short form, for ports below 0x100; the long one takes the port in DX. */
@@ -83,17 +84,17 @@ export class MachineCode {
 
   load(address: number, width: Width): void {
     this.sized(0xa0, width)
-    this.word(address)
+    this.offset(address)
   }
 
   store(address: number, width: Width): void {
     this.sized(0xa2, width)
-    this.word(address)
+    this.offset(address)
   }
 
-  /** Puts EAX at EDI and moves EDI on. */
-  appendAccumulator(): void {
-    this.bytes.push(0xab)
+  /** Puts the low bytes of the accumulator at EDI and moves EDI on. */
+  appendAccumulator(width: 4 | 8): void {
+    this.sized(0xaa, width)
   }
 
   /** Moves EDI up to a multiple of 4. */
@@ -112,14 +113,30 @@ export class MachineCode {
     const start = this.length
     this.bytes.push(0x51)
     body()
-    // POP ECX, DEC ECX, and JNZ with a distance that is counted from its own end.
-    this.bytes.push(0x59, 0x49, 0x0f, 0x85)
+    this.bytes.push(0x59)
+    this.countDown()
+    // JNZ, with a distance that is counted from its own end.
+    this.bytes.push(0x0f, 0x85)
     this.word(start - (this.length + 4))
   }
 
   /** With interrupts off nothing ends this HLT. */
   halt(): void {
     this.bytes.push(0xfa, 0xf4)
+  }
+
+  /** DEC ECX. */
+  protected countDown(): void {
+    this.bytes.push(0x49)
+  }
+
+  /** The address of a load or store of the accumulator. */
+  protected offset(address: number): void {
+    this.word(address)
+  }
+
+  protected word(value: number): void {
+    this.bytes.push(value & 0xff, value >>> 8 & 0xff, value >>> 16 & 0xff, value >>> 24 & 0xff)
   }
 
   private setPort(port: number): void {
@@ -132,13 +149,10 @@ export class MachineCode {
     this.word(count)
   }
 
-  /** An opcode whose low bit tells bytes from words, and whose words a prefix makes shorter. */
+  /** An opcode whose low bit tells bytes from words, and whose words a prefix makes shorter or longer. */
   private sized(opcode: number, width: Width, ...operands: ReadonlyArray<number>): void {
     if (width === 2) this.bytes.push(OPERAND_SIZE)
+    if (width === 8) this.bytes.push(REX_W)
     this.bytes.push(width === 1 ? opcode : opcode + 1, ...operands)
-  }
-
-  private word(value: number): void {
-    this.bytes.push(value & 0xff, value >>> 8 & 0xff, value >>> 16 & 0xff, value >>> 24 & 0xff)
   }
 }

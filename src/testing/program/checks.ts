@@ -1,8 +1,6 @@
 /** What makes a list of operations no program, beyond the range of one field, and how much a program takes. */
 import type { GuestProgramErrorReason, Operation } from "../GuestProgram.ts"
 
-const MAX_WIDTH = 4
-
 /** Walks without recursion, since it stands before the limit on depth, and before anything was checked. */
 export const isTooDeep = (operations: ReadonlyArray<unknown>, limit: number): boolean => {
   let level = operations
@@ -46,7 +44,7 @@ export const sizeOf = (operations: ReadonlyArray<Operation>): Size => {
         break
       case "Keep":
         steps++
-        resultBytes += 4
+        resultBytes += operation.size ?? 4
         break
       default:
         steps++
@@ -55,16 +53,19 @@ export const sizeOf = (operations: ReadonlyArray<Operation>): Size => {
   return { steps, resultBytes }
 }
 
-/** What is wrong with operations beyond the range of one field. */
-export const problemIn = (operations: ReadonlyArray<Operation>): GuestProgramErrorReason | undefined => {
+/** What is wrong with operations beyond the range of one field; `limit` is the most bytes at a time. */
+export const problemIn = (operations: ReadonlyArray<Operation>, limit: 4 | 8): GuestProgramErrorReason | undefined => {
   for (const operation of operations) {
-    const problem = operation._tag === "Loop" ? problemIn(operation.body) : problemOf(operation)
+    const problem = operation._tag === "Loop" ? problemIn(operation.body, limit) : problemOf(operation, limit)
     if (problem !== undefined) return problem
   }
   return undefined
 }
 
-const problemOf = (operation: Exclude<Operation, { readonly _tag: "Loop" }>): GuestProgramErrorReason | undefined => {
+const problemOf = (
+  operation: Exclude<Operation, { readonly _tag: "Loop" }>,
+  limit: 4 | 8
+): GuestProgramErrorReason | undefined => {
   switch (operation._tag) {
     case "StringOut": {
       const { bytes, size } = operation
@@ -72,16 +73,17 @@ const problemOf = (operation: Exclude<Operation, { readonly _tag: "Loop" }>): Gu
         ? { _tag: "BadBytes", bytes: bytes.length, size }
         : undefined
     }
+    case "Keep":
+      return tooWide(operation.size ?? 4, limit)
     case "Load":
-    case "Store": {
-      if (operation.size > MAX_WIDTH) return { _tag: "TooWide", size: operation.size, limit: MAX_WIDTH }
-      return operation._tag === "Store" && typeof operation.value === "bigint"
+      return tooWide(operation.size, limit)
+    case "Store":
+      return operation.size < 8 && typeof operation.value === "bigint"
         ? {
           _tag: "BadOperation",
           problem: `a Store of ${operation.size} bytes has a number, not a bigint, as its value`
         }
-        : undefined
-    }
+        : tooWide(operation.size, limit)
     case "PciRead":
     case "PciWrite": {
       const { register, size } = operation
@@ -91,3 +93,6 @@ const problemOf = (operation: Exclude<Operation, { readonly _tag: "Loop" }>): Gu
       return undefined
   }
 }
+
+const tooWide = (size: number, limit: number): GuestProgramErrorReason | undefined =>
+  size > limit ? { _tag: "TooWide", size, limit } : undefined

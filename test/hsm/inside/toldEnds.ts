@@ -52,7 +52,8 @@ const counting = (gate: HypercallGate["Service"], memory: ServiceMemory["Service
     nextLife(Result.getOrThrow(VmCreation.decode(bytes)).vmid)
   }
   return HypercallGate.of({
-    profile: gate.profile,
+    // Whatever ACRN can do, the vCPUs below are simulated ones.
+    profile: { ...gate.profile, modes: ["Real", "Protected32"] },
     notifyFinish: gate.notifyFinish,
     call: (id, param1, param2) =>
       Effect.tap(

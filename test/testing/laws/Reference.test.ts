@@ -3,9 +3,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Port } from "../../../src/domain/Address.ts"
 import * as IoRange from "../../../src/domain/IoRange.ts"
 import type { IoRequest } from "../../../src/domain/IoRequest.ts"
-import type { Operation } from "../../../src/testing/GuestProgram.ts"
+import * as GuestProgram from "../../../src/testing/GuestProgram.ts"
 import * as Reference from "../../../src/testing/laws/Reference.ts"
 import * as World from "../../../src/testing/laws/World.ts"
+
+type Operation = GuestProgram.Operation
 
 const world: World.World = {
   seed: 3,
@@ -120,8 +122,30 @@ describe("a program", () => {
       { _tag: "PortIn", port: at, size: 2 },
       { _tag: "Keep" }
     ])
-    assert.strictEqual(accumulator, 0x1122_ffff)
+    assert.strictEqual(accumulator, 0x1122_ffffn)
     assert.deepStrictEqual([...results], [0xff, 0xff, 0x22, 0x11])
+  })
+
+  it("clears the accumulator's upper half where it reads or writes 4 bytes, as 64-bit code does", () => {
+    const store: Operation = { _tag: "Store", address: 0x1000, size: 8, value: 0x1122_3344_5566_7788n }
+    const keep: Operation = { _tag: "Keep", size: 8 }
+    const little = (value: bigint) => [...new Uint8Array(new BigUint64Array([value]).buffer)]
+    const kept = (...operations: ReadonlyArray<Operation>) => [...outcome([...operations, keep]).results]
+    assert.deepStrictEqual(kept(store), little(0x1122_3344_5566_7788n))
+    assert.deepStrictEqual(kept(store, { _tag: "PortIn", port: at, size: 1 }), little(0x1122_3344_5566_77ffn))
+    assert.deepStrictEqual(kept(store, { _tag: "PortIn", port: at, size: 2 }), little(0x1122_3344_5566_ffffn))
+    assert.deepStrictEqual(kept(store, { _tag: "PortIn", port: at, size: 4 }), little(0xffff_ffffn))
+    assert.deepStrictEqual(kept(store, { _tag: "Load", address: 0, size: 8 }), little(2n ** 64n - 1n))
+    assert.deepStrictEqual(kept(store, { _tag: "PortOut", port: at, size: 1, value: 5 }), little(5n))
+    assert.deepStrictEqual(kept(store, { _tag: "Store", address: 0, size: 8, value: 6 }), little(6n))
+    assert.deepStrictEqual(
+      kept(store, { _tag: "Work", rounds: 3 }),
+      little(BigInt(GuestProgram.work(0x5566_7788, 3)))
+    )
+    assert.deepStrictEqual(requests([store, { _tag: "Store", address: 0x2000, size: 8 }]), [
+      { ...memory(0x1000, 8), _tag: "MmioWrite", value: 0x1122_3344_5566_7788n } as never,
+      { ...memory(0x2000, 8), _tag: "MmioWrite", value: 0x1122_3344_5566_7788n } as never
+    ])
   })
 
   it("writes the low bytes of a value", () => {
@@ -169,7 +193,7 @@ describe("a program", () => {
   it("makes no request of bytes beyond the last port", () => {
     const { accumulator, served } = outcome([{ _tag: "PortIn", port: Port.make(0xffff), size: 2 }])
     assert.deepStrictEqual(served, [])
-    assert.strictEqual(accumulator, 0xffff)
+    assert.strictEqual(accumulator, 0xffffn)
   })
 
   it("reads memory in the pieces that a hypervisor makes, with the same result", () => {
