@@ -6,7 +6,6 @@
  * called back, to see whether it is one that nothing can wake; the longer nothing comes of it, the rarer.
  */
 import * as Effect from "effect/Effect"
-import { VcpuId } from "../../../domain/Address.ts"
 import type { EndReason } from "../../../domain/EndReason.ts"
 import type { ServicePage } from "../../../services/ServiceMemory.ts"
 import { SlotWriter } from "../../model/SlotWriter.ts"
@@ -18,7 +17,7 @@ import { listen } from "../mailbox/listen.ts"
 import { ListenerSide } from "../mailbox/ListenerSide.ts"
 import { Spin } from "../mailbox/Spin.ts"
 import { standStill } from "../mailbox/standStill.ts"
-import { makeWords, resultWord } from "../mailbox/words.ts"
+import { makeWords } from "../mailbox/words.ts"
 import type { Placement, PlacementOptions } from "../Placement.ts"
 import { VcpuRunner } from "../VcpuRunner.ts"
 import type { Threads, VcpuThread } from "./Threads.ts"
@@ -43,6 +42,8 @@ interface Core {
   activity: Activity
   thread: ThreadState
   threadId: number
+  /** Why the thread was lost. */
+  problem: string
   /** It is entered only to finish an instruction. */
   isSettling: boolean
   /** A turn in which it may go on is coming. */
@@ -67,7 +68,8 @@ export class WorkerPlacement implements Placement {
   private lookDelayMs = 0
   /** Calls under way, from which handlers may pause or reset the VM: its vCPUs stand still when they are over. */
   private underWay = 0
-  private onChange: () => void = () => undefined
+  /** What waits for a vCPU to come back, or a thread to go. */
+  private readonly waiting = new Set<() => void>()
 
   constructor({ onEnd, raise, vcpus, vmId }: PlacementOptions, host: WorkerHost) {
     this.host = host
@@ -85,6 +87,7 @@ export class WorkerPlacement implements Placement {
         activity: "Absent",
         thread: "None",
         threadId: 0,
+        problem: "",
         isSettling: false,
         isScheduled: false,
         awayMs: 0,
@@ -140,14 +143,9 @@ export class WorkerPlacement implements Placement {
   }
 
   whileStopped<A>(change: () => A): A {
-    const out = this.cores.filter(({ side }) => side.isOut)
+    // A thread that does not come died, and its end is about to be heard of. Who came is heard of as always.
     standStill(this.words, this.sides, STANDSTILL_MS)
-    const changed = change()
-    for (const core of out) {
-      const result = Atomics.load(this.words, resultWord(core.runner.file.id))
-      if (!core.side.isOut) queueMicrotask(() => this.call(() => this.onBack(core, result)))
-    }
-    return changed
+    return change()
   }
 
   isInside(vcpu: number): boolean {
@@ -182,16 +180,21 @@ export class WorkerPlacement implements Placement {
     )
   })
 
-  /** Waits for something that changes when a vCPU comes back, or its thread goes. */
   private when(isSo: () => boolean): Effect.Effect<void> {
     return Effect.callback((resume) => {
-      this.onChange = () => {
+      const look = () => {
         if (!isSo()) return
-        this.onChange = () => undefined
+        this.waiting.delete(look)
         resume(Effect.void)
       }
-      this.onChange()
+      this.waiting.add(look)
+      look()
+      return Effect.sync(() => this.waiting.delete(look))
     })
+  }
+
+  private onChange(): void {
+    for (const look of this.waiting) look()
   }
 
   private readonly whenAllAreBack = this.when(() => this.underWay === 0 && this.cores.every(({ side }) => !side.isOut))
@@ -234,8 +237,16 @@ export class WorkerPlacement implements Placement {
     core.isScheduled = false
     // A handler may have stopped the VM.
     if (!canEnter || !this.isRunning) return
-    if (core.thread === "Ready") this.enter(core)
-    else if (core.thread === "None") void this.takeThread(core)
+    switch (core.thread) {
+      case "Ready":
+        return this.enter(core)
+      case "None":
+        void this.takeThread(core)
+        return
+      case "Lost":
+        return this.end({ _tag: "Fault", message: core.problem })
+      case "Starting":
+    }
   }
 
   private enter(core: Core): void {
@@ -274,12 +285,9 @@ export class WorkerPlacement implements Placement {
   /** The thread is no more; what its vCPU did when it ended is not known. */
   private lose(core: Core, problem: string): void {
     core.thread = "Lost"
+    core.problem = `the thread of vCPU ${core.runner.file.id} ended: ${problem}`
     core.side.lose()
-    const wasRunning = this.isRunning
-    this.stop()
-    if (wasRunning) {
-      this.onEnd({ _tag: "Fault", message: `the thread of vCPU ${VcpuId.make(core.runner.file.id)} ended: ${problem}` })
-    }
+    if (this.isRunning) this.end({ _tag: "Fault", message: core.problem })
     this.onChange()
   }
 
