@@ -6,6 +6,7 @@
  *
  * @since 0.1.0
  */
+import type * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
@@ -15,6 +16,7 @@ import type * as Scope from "effect/Scope"
 import type { EndReason } from "../domain/EndReason.ts"
 import { describeResult } from "../domain/Errno.ts"
 import type { VcpuRegisters } from "../domain/VcpuRegisters.ts"
+import type { VcpuSnapshot } from "../domain/VcpuSnapshot.ts"
 import type { HypercallGate } from "./HypercallGate.ts"
 import type { ServiceMemory } from "./ServiceMemory.ts"
 import type { Upcalls } from "./Upcalls.ts"
@@ -79,6 +81,22 @@ export class CapabilityError extends Schema.TaggedError<CapabilityError>()("Capa
 }
 
 /**
+ * Reading and writing the whole state of a stopped vCPU. Both fail while the VM runs, and while the vCPU stands inside an
+ * instruction that waits for an answer, since it has no state that could be told then.
+ *
+ * A vCPU that was written goes on as the snapshot says when the VM is started or resumed, until its registers are set or
+ * the VM is reset. Writing fails also for a guest that has ended, which must be reset first.
+ *
+ * @category capabilities
+ * @since 0.1.0
+ */
+export class VcpuSnapshots extends Context.Service<VcpuSnapshots, {
+  readonly read: (vmId: number, vcpu: number) => Effect.Effect<VcpuSnapshot, CapabilityError>
+  /** All of it, or nothing: when some part is refused, the vCPU has its old state again. */
+  readonly write: (vmId: number, vcpu: number, snapshot: VcpuSnapshot) => Effect.Effect<void, CapabilityError>
+}>()("upcall/services/VcpuSnapshots") {}
+
+/**
  * A message-signalled interrupt: the address names the vCPU (bits 19..12 of 0xFEE00000 and above), the data the vector
  * (bits 7..0).
  *
@@ -126,7 +144,9 @@ export class IrqMonitor extends Context.Service<IrqMonitor, {
 }>()("upcall/services/IrqMonitor") {}
 
 /**
- * A write by the guest that needs no answer: `bytes` from `address` on, and with `match` only writes of that value.
+ * A write by the guest that needs no answer: of `bytes` bytes at `address`, and with `match` only of that value. Without
+ * `bytes` a write of any size that begins there counts, on layers that can tell so (KVM), and `match` cannot be asked
+ * for.
  *
  * @category models
  * @since 0.1.0
@@ -134,13 +154,14 @@ export class IrqMonitor extends Context.Service<IrqMonitor, {
 export interface DoorbellPlace {
   readonly space: "Port" | "Mmio"
   readonly address: number
-  readonly bytes: 1 | 2 | 4 | 8
+  readonly bytes?: 1 | 2 | 4 | 8
   readonly match?: bigint
 }
 
 /**
  * `fd` is an eventfd of this process, to be given to what shall hear the bell. `rings` tells how often it rang since it
- * was last asked, and does not wait.
+ * was last asked, and does not wait. `awaitRing` waits until that is at least once; it ends with `Done` when the
+ * doorbell is taken away, by its scope or with its VM. Of several that wait each ring is told to one.
  *
  * @category models
  * @since 0.1.0
@@ -148,23 +169,30 @@ export interface DoorbellPlace {
 export interface Doorbell {
   readonly fd: number
   readonly rings: Effect.Effect<bigint>
+  readonly awaitRing: Effect.Effect<bigint, Cause.Done>
 }
 
 /**
- * Doorbells that the kernel answers without asking any I/O client (ACRN's IOEVENTFD). Clients do not see these
- * accesses, and reads of the place give 0.
+ * Doorbells that the kernel answers without asking any I/O client (ACRN's and KVM's IOEVENTFD): the guest's write costs
+ * no exit to this process. Clients do not see these writes. Reads of the place give 0 on ACRN; on KVM they go to the
+ * client, as do writes of another size or value.
+ *
+ * `IoClient.doorbell` hangs one where a client owns the address, which is what a device wants.
  *
  * @category capabilities
  * @since 0.1.0
  */
 export class Doorbells extends Context.Service<Doorbells, {
-  /** Hangs a doorbell until the scope closes, or the VM is destroyed. */
+  /**
+   * Hangs a doorbell until the scope closes, or the VM is destroyed. Refused, with what to do, where there is no such
+   * VM or place, and where another doorbell hears the same writes.
+   */
   readonly attach: (vmId: number, place: DoorbellPlace) => Effect.Effect<Doorbell, CapabilityError, Scope.Scope>
 }>()("upcall/services/Doorbells") {}
 
 /**
  * `fd` is an eventfd of this process: whoever writes to it interrupts the guest. `raise` does so; its result is 0, or a
- * negative errno.
+ * negative errno: -EBADF once it was taken away, by its scope or with its VM.
  *
  * @category models
  * @since 0.1.0
@@ -175,7 +203,8 @@ export interface IrqFd {
 }
 
 /**
- * Interrupts that the kernel injects when an eventfd is written (ACRN's IRQFD).
+ * Interrupts that the kernel injects when an eventfd is written (ACRN's and KVM's IRQFD), by whatever process or device
+ * of the host.
  *
  * @category capabilities
  * @since 0.1.0
@@ -184,6 +213,35 @@ export class IrqFds extends Context.Service<IrqFds, {
   /** Makes an eventfd that raises this interrupt until the scope closes, or the VM is destroyed. */
   readonly attach: (vmId: number, message: MsiMessage) => Effect.Effect<IrqFd, CapabilityError, Scope.Scope>
 }>()("upcall/services/IrqFds") {}
+
+/**
+ * `take` gives the numbers (address / 4096) of the guest's pages that were written since it was last asked, or since
+ * tracking began: ascending, each once.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DirtyPages {
+  readonly take: Effect.Effect<ReadonlyArray<number>, CapabilityError>
+}
+
+/**
+ * Which pages of RAM were written: what has to be copied again of a guest that runs on (KVM's dirty log).
+ *
+ * Writes of the guest count, and those of this process by `GuestMemory` and `ServiceMemory.write`; not what is stored
+ * through a page object, nor by other processes that share the memory. Memory that is mapped while tracking begins
+ * unwritten. A page that was written and unmapped may still be told.
+ *
+ * @category capabilities
+ * @since 0.1.0
+ */
+export class DirtyLog extends Context.Service<DirtyLog, {
+  /**
+   * Tracks a VM's writes until the scope closes, which costs the guest an exit at its first write to each page after
+   * each `take`. Refused when there is no such VM, and when it is tracked already: the kernel tells each write once.
+   */
+  readonly track: (vmId: number) => Effect.Effect<DirtyPages, CapabilityError, Scope.Scope>
+}>()("upcall/services/DirtyLog") {}
 
 /**
  * The Clock and Scheduler of one VM's devices.

@@ -13,12 +13,14 @@ import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import type * as Sink from "effect/Sink"
 import type * as Stream from "effect/Stream"
 import type { DispatchEvent } from "../domain/DispatchEvent.ts"
 import * as IoRange from "../domain/IoRange.ts"
 import type { IoRequest, IoValue } from "../domain/IoRequest.ts"
 import type { RequestTransition } from "../domain/RequestState.ts"
 import { INTERVAL } from "./dispatch/interval.ts"
+import type { CapabilityError, DoorbellPlace, Doorbells, IrqFds, MsiMessage } from "./Hypervisor.ts"
 
 /**
  * What a client is made of. `handle` answers a read with its value (bits above the access size are dropped; nothing at
@@ -79,6 +81,20 @@ export interface IoClient {
   readonly removeRange: (range: IoRange.IoRange) => Effect.Effect<void, IoDispatcherError>
   /** Replaces one range by another in one step; when the new one is refused the old one stays. */
   readonly moveRange: (from: IoRange.IoRange, to: IoRange.IoRange) => Effect.Effect<void, IoDispatcherError>
+  /**
+   * Hangs a doorbell in a range of this client while the stream runs: a write of the guest there is counted by the
+   * kernel and costs no request. An element is how often it rang since the one before, 1 at least. The stream ends when
+   * the client gives that range back or moves it, when its scope closes, and with the VM. Refused when the place is not
+   * wholly in one range of the client; without `bytes`, its first byte counts.
+   */
+  readonly doorbell: (place: DoorbellPlace) => Stream.Stream<bigint, CapabilityError | IoDispatcherError, Doorbells>
+  /**
+   * Interrupts the guest with this message once for each element, through an eventfd of the kernel. The sink is done,
+   * at the element that comes next, once the client's scope is closed or the VM is gone.
+   */
+  readonly interrupts: (
+    message: MsiMessage
+  ) => Sink.Sink<void, unknown, never, CapabilityError | IoDispatcherError, IrqFds>
 }
 
 /**
@@ -95,6 +111,7 @@ export interface ClientCount {
 /**
  * - `Overlap`: another range owns an address of the one asked for; both owners are named, nothing was changed.
  * - `NoSuchRange`: the client does not own the range it wants to give back or move.
+ * - `NotOwned`: the client wants a doorbell where neither it nor another client owns all addresses.
  * - `BadRange`: the range is none: out of its space, or its end lies before its start.
  * - `BadDeadline`: the client's deadline is not a positive, finite duration.
  * - `NoSuchLine`: a device asked for an interrupt line that the VM has not.
@@ -114,6 +131,7 @@ export const IoDispatcherErrorReason = Schema.TaggedUnion({
     owned: IoRange.IoRange
   },
   NoSuchRange: { client: Schema.String, range: IoRange.IoRange },
+  NotOwned: { client: Schema.String, range: IoRange.IoRange },
   BadRange: { client: Schema.String, problem: Schema.String },
   BadDeadline: { client: Schema.String, deadlineMs: Schema.Number },
   NoSuchLine: { client: Schema.String, line: Schema.Number, lines: Schema.Number },
@@ -146,6 +164,9 @@ export class IoDispatcherError
       case "NoSuchRange":
         return `client "${reason.client}" does not own ${IoRange.format(reason.range)}; ` +
           "name a range exactly as it was registered"
+      case "NotOwned":
+        return `client "${reason.client}" cannot have a doorbell at ${IoRange.format(reason.range)}, which is not ` +
+          "wholly in one range of it; add the range first"
       case "BadRange":
         return `client "${reason.client}" asked for a range that is none: ${reason.problem}; ` +
           "make ranges with IoRange.ports, mmio or pciFunction"

@@ -78,6 +78,8 @@ export interface HsmVm {
   /** What each vCPU was last given: a reset takes it away. */
   readonly registers: Map<number, Uint8Array>
   readonly ram: Array<Span>
+  /** Called when the driver has it no more. */
+  readonly atEnd: Set<() => void>
   state: VmState.VmState
   /** The page that shows {@link page}, once the hypercall has named it. */
   shownAt: RequestPageBacking | undefined
@@ -241,6 +243,7 @@ export class HsmBackend implements HypercallBackend {
       ),
       registers: new Map(),
       ram: [],
+      atEnd: new Set(),
       state: VmState.created,
       shownAt: undefined,
       waiter: this.wait(thread, { id, file, page, vcpus })
@@ -450,6 +453,7 @@ export class HsmBackend implements HypercallBackend {
     vm.shownAt?.show(undefined)
     this.vms.delete(vm.id)
     vm.file.close()
+    for (const end of vm.atEnd) end()
   }
 
   /** Ends every VM that is left, at once: also when the process ends, for the driver does not survive that well. */

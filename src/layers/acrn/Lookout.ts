@@ -5,9 +5,8 @@
  * A request is known by how many the vCPU had finished when it was seen. That count is read before the slot's state: a
  * request that is finished meanwhile, and the next one, are then told of once more at worst, and never missed.
  */
-import { SLOT_KERNEL_HANDLED_OFFSET, SLOT_STATE_OFFSET, SlotStateCode } from "../../domain/abi/IoRequestSlot.ts"
 import { SLOT_BYTES } from "../../domain/Limits.ts"
-import { FINISHED } from "./waiterWords.ts"
+import { FINISHED, type SlotPlaces } from "./waiterWords.ts"
 
 const NEVER = -1
 
@@ -15,14 +14,16 @@ export class Lookout {
   private readonly words: Int32Array
   private readonly page: Int32Array
   private readonly vcpus: number
+  private readonly places: SlotPlaces
   /** For each vCPU the count at which its last request was told of. */
   private readonly toldAt: Array<number>
 
   /** `words` as in `waiterWords`, `page` the words of the I/O request page. */
-  constructor(words: Int32Array, page: Int32Array, vcpus: number) {
+  constructor(words: Int32Array, page: Int32Array, vcpus: number, places: SlotPlaces) {
     this.words = words
     this.page = page
     this.vcpus = vcpus
+    this.places = places
     this.toldAt = Array.from({ length: vcpus }, () => NEVER)
   }
 
@@ -53,7 +54,7 @@ export class Lookout {
 
   private isForUs(vcpu: number): boolean {
     const slot = vcpu * SLOT_BYTES / 4
-    return Atomics.load(this.page, slot + SLOT_STATE_OFFSET / 4) === SlotStateCode.Processing &&
-      Atomics.load(this.page, slot + SLOT_KERNEL_HANDLED_OFFSET / 4) === 0
+    const { kernelHandled, processing, state } = this.places
+    return Atomics.load(this.page, slot + state) === processing && Atomics.load(this.page, slot + kernelHandled) === 0
   }
 }

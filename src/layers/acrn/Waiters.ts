@@ -7,11 +7,14 @@
  * client is destroyed: `leave` says so to the thread, ends the system call that it may be in, and returns when it is out.
  */
 import { Worker } from "node:worker_threads"
+import { HsmIoctl } from "../../domain/abi/HsmIoctl.ts"
+import { SLOT_KERNEL_HANDLED_OFFSET, SLOT_STATE_OFFSET, SlotStateCode } from "../../domain/abi/IoRequestSlot.ts"
 import { MAX_VCPUS } from "../../domain/Limits.ts"
 import type { Libc } from "../native/Libc.ts"
 import {
   BELL,
   FINISHED,
+  type SlotPlaces,
   STATE,
   STOP,
   THREAD_ID,
@@ -54,6 +57,12 @@ export interface Waiters {
   readonly take: () => Promise<ReadyThread>
   /** Ends the threads, none of which may be waiting. */
   readonly close: () => Promise<void>
+}
+
+export const slotPlaces: SlotPlaces = {
+  state: SLOT_STATE_OFFSET / 4,
+  kernelHandled: SLOT_KERNEL_HANDLED_OFFSET / 4,
+  processing: SlotStateCode.Processing
 }
 
 // A signal may come between the thread's look at STOP and its system call, so it is sent until the thread is out.
@@ -139,7 +148,15 @@ class Thread implements ReadyThread {
         onEnd: over
       }
     })
-    const job: WaiterJob = { fd, vcpus, words: shared, page: page.buffer, pageOffset: page.byteOffset }
+    const job: WaiterJob = {
+      fd,
+      attachRequest: HsmIoctl.AttachIoreqClient,
+      places: slotPlaces,
+      vcpus,
+      words: shared,
+      page: page.buffer,
+      pageOffset: page.byteOffset
+    }
     this.worker.postMessage(job)
     const ring = () => {
       Atomics.add(words, BELL, 1)

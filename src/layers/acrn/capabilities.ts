@@ -11,8 +11,10 @@ import { IrqLineOpCode } from "../../domain/abi/IrqLineWord.ts"
 import { MsiEntry } from "../../domain/abi/MsiEntry.ts"
 import { Errno } from "../../domain/Errno.ts"
 import { PAGE_BYTES } from "../../domain/Limits.ts"
-import { CapabilityError, Doorbells, IrqFds, IrqLines, IrqMonitor, Msi } from "../../services/Hypervisor.ts"
+import { type CapabilityError, Doorbells, IrqFds, IrqLines, IrqMonitor, Msi } from "../../services/Hypervisor.ts"
+import { doorbellOf, type EventFd, eventFd, irqFdOf } from "../native/eventFds.ts"
 import type { Libc } from "../native/Libc.ts"
+import { noVm, refused } from "../native/refused.ts"
 import type { HsmBackend, HsmVm } from "./HsmBackend.ts"
 import { meaningOf } from "./meanings.ts"
 import { allocatePages } from "./UserMemory.ts"
@@ -24,18 +26,13 @@ const LINES = 24
 const TIMER_LINE = 0
 const TIMER_GSI = 2
 
-const NO_VM = "there is no VM of this id; it was destroyed, or never created"
-
-const refuse = (capability: string, vmId: number, result: number, problem: string) =>
-  Effect.fail(new CapabilityError({ capability, vmId, result, problem }))
-
 /** Asks the driver for a VM that must be there. */
 const asking = (backend: HsmBackend, capability: string, name: HsmIoctlName) => (vmId: number, argument: Uint8Array) =>
   Effect.suspend(() => {
     const vm = backend.find(vmId)
-    if (vm === undefined) return refuse(capability, vmId, -Errno.ENODEV, NO_VM)
+    if (vm === undefined) return noVm(capability, vmId)
     const result = backend.ask(vm, name, argument)
-    return result < 0 ? refuse(capability, vmId, result, meaningOf(name, -result)) : Effect.succeed(vm)
+    return result < 0 ? refused(capability, vmId, result, meaningOf(name, -result)) : Effect.succeed(vm)
   })
 
 /** An encoded structure, or the refusal of a value that does not fit its field. */
@@ -46,7 +43,7 @@ const encoded = (
 ): Effect.Effect<Uint8Array, CapabilityError> =>
   Result.isSuccess(result)
     ? Effect.succeed(result.success)
-    : refuse(capability, vmId, -Errno.EINVAL, result.failure.message)
+    : refused(capability, vmId, -Errno.EINVAL, result.failure.message)
 
 // A number that is no address or datum becomes one that its field does not hold.
 const word = (value: number): bigint => Number.isSafeInteger(value) ? BigInt(value) : -1n
@@ -87,14 +84,14 @@ export const irqMonitor = (backend: HsmBackend, libc: Libc): IrqMonitor["Service
   const command = (vmId: number, cmd: number, first: bigint) =>
     Effect.suspend(() => {
       const vm = backend.find(vmId)
-      if (vm === undefined) return refuse("VM_INTR_MONITOR", vmId, -Errno.ENODEV, NO_VM)
+      if (vm === undefined) return noVm("VM_INTR_MONITOR", vmId)
       const page = pageOf(vm)
       const buffer = new Uint8Array(INTR_MONITOR_WORDS * 8)
       new DataView(buffer.buffer).setBigUint64(0, first, true)
       Result.getOrThrow(IntrMonitor.encodeInto({ cmd, bufCnt: INTR_MONITOR_WORDS, buffer }, page))
       const result = backend.ask(vm, "VmIntrMonitor", libc.addressOf(page))
       return result < 0
-        ? refuse("VM_INTR_MONITOR", vmId, result, meaningOf("VmIntrMonitor", -result))
+        ? refused("VM_INTR_MONITOR", vmId, result, meaningOf("VmIntrMonitor", -result))
         : Effect.succeed(Result.getOrThrow(IntrMonitor.decode(page)))
     })
   return IrqMonitor.of({
@@ -110,30 +107,24 @@ export const irqMonitor = (backend: HsmBackend, libc: Libc): IrqMonitor["Service
     delay: (vmId, milliseconds) =>
       Number.isSafeInteger(milliseconds) && milliseconds >= 0
         ? Effect.asVoid(command(vmId, IntrCommand.DelayInt, BigInt(milliseconds)))
-        : refuse("VM_INTR_MONITOR", vmId, -Errno.EINVAL, `a delay is a number of milliseconds, not ${milliseconds}`)
+        : refused("VM_INTR_MONITOR", vmId, -Errno.EINVAL, `a delay is a number of milliseconds, not ${milliseconds}`)
   })
 }
 
-/** An eventfd until the scope closes. */
-const eventFd = (capability: string, vmId: number, libc: Libc) =>
-  Effect.acquireRelease(
-    Effect.suspend(() => {
-      const fd = libc.eventFd()
-      return fd < 0
-        ? refuse(capability, vmId, fd, "this process has no file descriptor left; raise its limit (`ulimit -n`)")
-        : Effect.succeed(fd)
-    }),
-    (fd) => Effect.sync(() => libc.close(fd))
-  )
-
-/** What was asked for, until the scope closes or the VM is gone. */
+/** What was asked for, until the scope closes or the VM is gone, which ends the eventfd. */
 const assigned = (backend: HsmBackend, capability: string, name: HsmIoctlName) => {
   const ask = asking(backend, capability, name)
-  return (vmId: number, assign: Uint8Array, deassign: Uint8Array) =>
-    Effect.acquireRelease(
-      ask(vmId, assign),
-      (vm) => Effect.sync(() => backend.find(vmId) === vm ? backend.ask(vm, name, deassign) : 0)
+  return (vmId: number, eventFile: EventFd, assign: Uint8Array, deassign: Uint8Array) => {
+    const end = () => eventFile.end()
+    return Effect.acquireRelease(
+      Effect.tap(ask(vmId, assign), (vm) => Effect.sync(() => vm.atEnd.add(end))),
+      (vm) =>
+        Effect.sync(() => {
+          vm.atEnd.delete(end)
+          if (backend.find(vmId) === vm) backend.ask(vm, name, deassign)
+        })
     )
+  }
 }
 
 export const doorbells = (backend: HsmBackend, libc: Libc): Doorbells["Service"] => {
@@ -142,13 +133,17 @@ export const doorbells = (backend: HsmBackend, libc: Libc): Doorbells["Service"]
   return Doorbells.of({
     attach: (vmId, { address, bytes, match, space }) =>
       Effect.gen(function*() {
-        const fd = yield* eventFd(name, vmId, libc)
+        if (bytes === undefined) {
+          const problem = "ACRN's doorbells hear writes of one size; give the size in bytes"
+          return yield* refused(name, vmId, -Errno.EINVAL, problem)
+        }
+        const eventFile = yield* eventFd(name, vmId, libc)
         const flags = (space === "Port" ? IoEventFdFlag.Port : 0) | (match === undefined ? 0 : IoEventFdFlag.DataMatch)
-        const place = { fd, flags, addr: word(address), len: bytes, data: match ?? 0n }
+        const place = { fd: eventFile.fd, flags, addr: word(address), len: bytes, data: match ?? 0n }
         const on = yield* encoded(name, vmId, IoEventFd.encode(place))
         const off = yield* encoded(name, vmId, IoEventFd.encode({ ...place, flags: flags | IoEventFdFlag.Deassign }))
-        yield* assign(vmId, on, off)
-        return { fd, rings: Effect.sync(() => libc.readEventFd(fd)) }
+        yield* assign(vmId, eventFile, on, off)
+        return doorbellOf(eventFile)
       })
   })
 }
@@ -159,12 +154,12 @@ export const irqFds = (backend: HsmBackend, libc: Libc): IrqFds["Service"] => {
   return IrqFds.of({
     attach: (vmId, message) =>
       Effect.gen(function*() {
-        const fd = yield* eventFd(name, vmId, libc)
-        const irqFd = { fd, flags: 0, msi: msiEntry(message) }
+        const eventFile = yield* eventFd(name, vmId, libc)
+        const irqFd = { fd: eventFile.fd, flags: 0, msi: msiEntry(message) }
         const on = yield* encoded(name, vmId, IrqFd.encode(irqFd))
         const off = yield* encoded(name, vmId, IrqFd.encode({ ...irqFd, flags: IRQFD_DEASSIGN }))
-        yield* assign(vmId, on, off)
-        return { fd, raise: () => libc.writeEventFd(fd) }
+        yield* assign(vmId, eventFile, on, off)
+        return irqFdOf(eventFile)
       })
   })
 }

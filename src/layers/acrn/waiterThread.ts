@@ -1,8 +1,8 @@
 /**
- * A thread that waits inside the driver, for one VM after the other.
+ * A thread that waits inside the driver, for one VM after the other. A VM may have to wait for it to start, so it loads
+ * as little as it can.
  */
 import { parentPort } from "node:worker_threads"
-import { HsmIoctl } from "../../domain/abi/HsmIoctl.ts"
 import { PAGE_BYTES } from "../../domain/Limits.ts"
 import { loadLibc } from "../native/Libc.ts"
 import { Lookout } from "./Lookout.ts"
@@ -14,13 +14,13 @@ const say = (message: WaiterMessage) => port.postMessage(message)
 
 const libc = await loadLibc()
 
-port.on("message", ({ fd, page, pageOffset, vcpus, words: buffer }: WaiterJob) => {
+port.on("message", ({ attachRequest, fd, page, pageOffset, places, vcpus, words: buffer }: WaiterJob) => {
   const words = new Int32Array(buffer)
   const result = waitForRequests({
     words,
-    lookout: new Lookout(words, new Int32Array(page, pageOffset, PAGE_BYTES / 4), vcpus),
+    lookout: new Lookout(words, new Int32Array(page, pageOffset, PAGE_BYTES / 4), vcpus, places),
     vcpus,
-    attach: () => libc.ioctl(fd, HsmIoctl.AttachIoreqClient, 0),
+    attach: () => libc.ioctl(fd, attachRequest, 0),
     tell: (vcpu) => say({ vcpu }),
     threadId: libc.threadId
   })

@@ -16,9 +16,22 @@ export const BELL = 3
 export const FINISHED = 4
 export const WORDS = FINISHED + MAX_VCPUS
 
-/** A VM for a thread to wait in. */
+/** Where the words of a slot are that tell whose it is, and the state in which it may be ours. */
+export interface SlotPlaces {
+  readonly state: number
+  readonly kernelHandled: number
+  readonly processing: number
+}
+
+/**
+ * A VM for a thread to wait in. The numbers of the ABI come with it: the modules that make them load Effect's schemas,
+ * which takes a new thread many times as long as all else that it loads.
+ */
 export interface WaiterJob {
   readonly fd: number
+  /** The request that waits. */
+  readonly attachRequest: number
+  readonly places: SlotPlaces
   readonly vcpus: number
   readonly words: SharedArrayBuffer
   /** The memory of the I/O request page, which begins `pageOffset` bytes into it. */

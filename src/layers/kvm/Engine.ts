@@ -5,13 +5,16 @@ import * as Effect from "effect/Effect"
 import { type MemoryRegionOp, MemoryRegionOpCode } from "../../domain/abi/MemoryRegionBatch.ts"
 import type { Regs } from "../../domain/abi/VcpuRegs.ts"
 import type { EndReason } from "../../domain/EndReason.ts"
-import { Errno } from "../../domain/Errno.ts"
+import { describeResult, Errno } from "../../domain/Errno.ts"
 import type { ServicePage } from "../../services/ServiceMemory.ts"
 import type { UpcallHandler } from "../../services/Upcalls.ts"
 import type { EngineOptions, VmEngine } from "../model/VmEngine.ts"
 import { MpStateCode } from "./abi/VcpuEvents.ts"
+import type { DirtyPages } from "./capabilities/DirtyPages.ts"
 import { GuestSlots, type HostRun } from "./GuestSlots.ts"
 import type { MakePlacement, Placement } from "./Placement.ts"
+import type { InitialStates } from "./snapshot/InitialStates.ts"
+import { startCounter } from "./VcpuSetup.ts"
 import { getMpState, getRegisters, setMpState, setRegisters } from "./vcpuState.ts"
 import { slotFlags, type VmFile } from "./VmFile.ts"
 
@@ -22,6 +25,8 @@ export interface EngineHost {
   /** The memory behind service addresses; `undefined` when some of it is none. */
   readonly hostRuns: (serviceAddress: number, bytes: number) => ReadonlyArray<HostRun> | undefined
   readonly makePlacement: MakePlacement
+  /** What reset goes back to. */
+  readonly initialStates: InitialStates
   readonly forget: (vmId: number) => void
 }
 
@@ -30,12 +35,20 @@ export class Engine implements VmEngine {
   readonly time = undefined
   readonly file: VmFile
   readonly slots: GuestSlots
+  /** Called once the VM is gone. */
+  readonly atEnd = new Set<() => void>()
+  /** Gathers what is written, while somebody wants to know. */
+  dirtyPages: DirtyPages | undefined
   private readonly vmId: number
   private readonly host: EngineHost
   private readonly onGuestEnd: (reason: EndReason) => void
   private readonly placement: Placement
   private readonly initial = new Map<number, Regs>()
-  private isOver = false
+  /** vCPUs that go on from a state that was written whole: START changes nothing of it. */
+  private readonly kept = new Set<number>()
+  /** The guest has ended by itself, or the VM is gone. */
+  isOver = false
+  isRunning = false
 
   constructor({ onEnd, vmId }: EngineOptions, file: VmFile, host: EngineHost) {
     this.vmId = vmId
@@ -44,7 +57,7 @@ export class Engine implements VmEngine {
     this.onGuestEnd = onEnd
     this.slots = new GuestSlots({
       setSlot: (slot, guest, bytes, address, isReadOnly) =>
-        file.setSlot(slot, guest, bytes, address, slotFlags(isReadOnly)),
+        file.setSlot(slot, guest, bytes, address, slotFlags(isReadOnly, this.dirtyPages !== undefined)),
       host: host.hostRuns,
       maxSlots: host.maxSlots
     })
@@ -71,11 +84,22 @@ export class Engine implements VmEngine {
     // Where it halted is no more.
     if (getMpState(file) === MpStateCode.HALTED) setMpState(file, MpStateCode.RUNNABLE)
     this.initial.set(vcpu, registers)
+    this.kept.delete(vcpu)
     return 0
   }
 
   getRegisters(vcpu: number): Regs | undefined {
     return this.placement.isInside(vcpu) ? undefined : getRegisters(this.file.vcpus[vcpu]!)
+  }
+
+  /** Whether a vCPU that does not run stands inside an instruction. */
+  isInside(vcpu: number): boolean {
+    return this.placement.isInside(vcpu)
+  }
+
+  /** The vCPU's whole state was written. */
+  keepState(vcpu: number): void {
+    this.kept.add(vcpu)
   }
 
   applyMemory(operation: MemoryRegionOp): number {
@@ -84,28 +108,54 @@ export class Engine implements VmEngine {
     if (operation.type === MemoryRegionOpCode.Add) {
       return this.slots.map(guest, Number(operation.serviceVmPa), bytes, operation.attr)
     }
-    const unmap = () => this.slots.unmap(guest, bytes)
+    const unmap = () => {
+      this.dirtyPages?.keep()
+      return this.slots.unmap(guest, bytes)
+    }
     return this.slots.isSplitBy(guest, bytes) ? this.placement.whileStopped(unmap) : unmap()
   }
 
   start(vcpus: ReadonlyArray<number>): void {
     const { hasIrqChip } = this.host
     // With local APICs all but vCPU 0 wait to be woken by it, unless they were given registers.
-    if (hasIrqChip) for (const vcpu of vcpus) setMpState(this.file.vcpus[vcpu]!, MpStateCode.RUNNABLE)
+    if (hasIrqChip) {
+      for (const vcpu of vcpus) if (!this.kept.has(vcpu)) setMpState(this.file.vcpus[vcpu]!, MpStateCode.RUNNABLE)
+    }
+    for (const vcpu of this.file.vcpus) if (!this.kept.has(vcpu.id)) startCounter(vcpu)
     this.placement.start(hasIrqChip ? this.file.vcpus.map(({ id }) => id) : vcpus)
     this.resume()
   }
 
-  readonly pause: Effect.Effect<void> = Effect.suspend(() => this.placement.pause)
+  readonly pause: Effect.Effect<void> = Effect.suspend(() =>
+    Effect.andThen(
+      this.placement.pause,
+      Effect.sync(() => {
+        this.isRunning = false
+      })
+    )
+  )
 
   resume(): void {
+    this.isRunning = true
     if (!this.isOver) this.placement.run()
   }
 
   reset(): void {
     this.isOver = false
     this.placement.abandon()
+    this.kept.clear()
+    this.restoreInitialState()
     for (const [vcpu, registers] of this.initial) setRegisters(this.file.vcpus[vcpu]!, registers)
+  }
+
+  private restoreInitialState(): void {
+    const refusal = this.host.initialStates.restore(this.file)
+    if (refusal === undefined) return
+    this.isOver = true
+    this.onGuestEnd({
+      _tag: "Fault",
+      message: `KVM refused the part "${refusal.part}" of a vCPU's reset with ${describeResult(refusal.result)}`
+    })
   }
 
   readonly destroy: Effect.Effect<void> = Effect.suspend(() => {
@@ -115,6 +165,7 @@ export class Engine implements VmEngine {
       Effect.sync(() => {
         this.file.close()
         this.host.forget(this.vmId)
+        for (const end of this.atEnd) end()
       })
     )
   })
@@ -127,5 +178,19 @@ export class Engine implements VmEngine {
     if (!this.host.hasIrqChip) return
     this.file.setLine(line, high)
     if (high) this.placement.wake()
+  }
+
+  /** An interrupt may have come that the kernel was given without the engine. */
+  wake(): void {
+    this.placement.wake()
+  }
+
+  /** Has the kernel note from now on which pages are written, or note it no more: 0, or a negative errno. */
+  logDirtyPages(pages: DirtyPages | undefined): number {
+    this.dirtyPages = pages
+    const result = this.slots.retell()
+    if (result >= 0 || pages === undefined) return result
+    this.logDirtyPages(undefined)
+    return result
   }
 }

@@ -39,6 +39,8 @@ export interface SlotView {
   readonly slot: number
   readonly guest: number
   readonly bytes: number
+  /** Where it is in this process. */
+  readonly host: number
 }
 
 export class GuestSlots {
@@ -54,9 +56,26 @@ export class GuestSlots {
 
   /** Slots that the guest can reach. */
   get slots(): ReadonlyArray<SlotView> {
-    return this.extents.flatMap(({ end, guest, slot }) =>
-      slot === undefined ? [] : [{ slot, guest, bytes: end - guest }]
+    return this.extents.flatMap(({ end, guest, host, slot }) =>
+      slot === undefined ? [] : [{ slot, guest, bytes: end - guest, host }]
     )
+  }
+
+  /** Whether what the guest writes at an address stays in memory. */
+  isWritable(address: number): boolean {
+    return this.meeting(address, address + 1).some(({ rights, slot }) =>
+      slot !== undefined && (rights & MemoryAccess.Write) !== 0
+    )
+  }
+
+  /** Tells the kernel of every slot again, since what it shall do with them changed: 0, or a negative errno. */
+  retell(): number {
+    for (const { end, guest, host, rights, slot } of this.extents) {
+      if (slot === undefined) continue
+      const result = this.options.setSlot(slot, guest, end - guest, host, (rights & MemoryAccess.Write) === 0)
+      if (result < 0) return result
+    }
+    return 0
   }
 
   /** Maps what is not mapped yet: 0, or a negative errno and nothing changed. */

@@ -7,7 +7,7 @@ import { FFI } from "../native/Libc.ts"
 import { API_VERSION } from "./abi/KvmIoctl.ts"
 
 export const KvmErrorReason = Schema.TaggedUnion({
-  BadOption: { option: Schema.String, value: Schema.Number, expected: Schema.String },
+  BadOption: { option: Schema.String, value: Schema.Union([Schema.Number, Schema.String]), expected: Schema.String },
   NoFfi: { problem: Schema.String },
   WrongPlatform: { platform: Schema.String },
   NoDevice: { path: Schema.String, errno: Schema.Number },
@@ -44,8 +44,11 @@ export class KvmError extends Schema.TaggedError<KvmError>()("KvmError", { reaso
       case "NoDevice":
         return `${reason.path} could not be opened: ${describeResult(-reason.errno)}; ${meaningOfOpen(reason.errno)}`
       case "WrongVersion":
-        return `this KVM has version ${reason.version} of its interface, and only ${API_VERSION} is supported; ` +
-          "update the kernel"
+        return reason.version < 0
+          ? `the device is no KVM: it answered KVM_GET_API_VERSION with ${describeResult(reason.version)}; ` +
+            "leave the option device out, or give the path of KVM's own"
+          : `this KVM has version ${reason.version} of its interface, and only ${API_VERSION} is supported; ` +
+            "update the kernel"
       case "NoCapability":
         return `this KVM lacks ${reason.capability}, which the layer cannot do without; update the kernel`
       case "Refused":

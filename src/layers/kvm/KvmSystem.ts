@@ -9,7 +9,8 @@ import { Cpuid2, type CpuidEntry2 } from "./abi/Cpuid.ts"
 import { API_VERSION, KvmIoctl } from "./abi/KvmIoctl.ts"
 import type { KvmErrorReason } from "./KvmError.ts"
 
-const NEEDED: ReadonlyArray<CapabilityName> = ["USER_MEMORY", "IMMEDIATE_EXIT", "MP_STATE", "READONLY_MEM"]
+/** What the layer cannot do without. */
+export const NEEDED: ReadonlyArray<CapabilityName> = ["USER_MEMORY", "IMMEDIATE_EXIT", "MP_STATE", "READONLY_MEM"]
 
 const ADDRESS_SIZES_LEAF = 0x8000_0008
 const LEAST_ADDRESS_BITS = 36

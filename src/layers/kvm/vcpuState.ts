@@ -5,6 +5,7 @@ import * as Result from "effect/Result"
 import type { Fields, Layout, ValueOf } from "../../domain/abi/Layout.ts"
 import type { Regs as AcrnRegs } from "../../domain/abi/VcpuRegs.ts"
 import { KvmIoctl } from "./abi/KvmIoctl.ts"
+import { CR8_OFFSET } from "./abi/KvmRun.ts"
 import { Regs, Sregs } from "./abi/Registers.ts"
 import { MpState } from "./abi/VcpuEvents.ts"
 import { acrnRegsOf, generalOf, specialOf } from "./registers.ts"
@@ -25,8 +26,26 @@ const set = <F extends Fields>(vcpu: VcpuFile, request: number, layout: Layout<F
 export const setRegisters = (vcpu: VcpuFile, registers: AcrnRegs): number => {
   const before = get(vcpu, KvmIoctl.GET_SREGS, Sregs)
   if (typeof before === "number") return before
-  const result = set(vcpu, KvmIoctl.SET_SREGS, Sregs, specialOf(registers, before))
-  return result < 0 ? result : set(vcpu, KvmIoctl.SET_REGS, Regs, generalOf(registers))
+  const special = specialOf(registers, before)
+  const result = set(vcpu, KvmIoctl.SET_SREGS, Sregs, special)
+  if (result < 0) return result
+  setTaskPriority(vcpu, special.cr8)
+  return set(vcpu, KvmIoctl.SET_REGS, Regs, generalOf(registers))
+}
+
+const APIC_GLOBAL_ENABLE = 1n << 11n
+
+/** Says in IA32_APIC_BASE, and so in CPUID, that there is no local APIC: 0, or a negative errno. */
+export const disableLocalApic = (vcpu: VcpuFile): number => {
+  const before = get(vcpu, KvmIoctl.GET_SREGS, Sregs)
+  if (typeof before === "number") return before
+  return set(vcpu, KvmIoctl.SET_SREGS, Sregs, { ...before, apicBase: before.apicBase & ~APIC_GLOBAL_ENABLE })
+}
+
+/** Without the kernel's local APIC each KVM_RUN takes CR8 from here, whatever the special registers say. */
+export const setTaskPriority = (vcpu: VcpuFile, cr8: bigint): void => {
+  vcpu.words[CR8_OFFSET / 4] = Number(cr8 & 0xfn)
+  vcpu.words[CR8_OFFSET / 4 + 1] = 0
 }
 
 export const getRegisters = (vcpu: VcpuFile): AcrnRegs | undefined => {

@@ -259,13 +259,14 @@ export class HypervisorModel implements HypercallBackend {
     { operations }: Extract<Hypercall, { readonly _tag: "SetMemoryRegions" }>
   ): HypercallOutcome {
     if (operations.length === 0) return EPERM
+    const guestEnd = 2 ** this.options.profile.addressBits
     let run: MemoryRun | undefined
     for (const { attr, serviceVmPa, size, type, userVmPa } of operations) {
       const guest = pageUp(userVmPa)
       // Where a deletion says that service memory is means nothing.
       const service = type === MemoryRegionOpCode.Add ? pageUp(serviceVmPa) : 0
       const bytes = Number(size)
-      const isSane = isPageAligned(bytes) && guest + bytes <= ADDRESS_SPACE_END && service + bytes <= ADDRESS_SPACE_END
+      const isSane = isPageAligned(bytes) && guest + bytes <= guestEnd && service + bytes <= ADDRESS_SPACE_END
       if (isSane && run !== undefined && continues(run, type, attr, guest, service)) {
         run.sizes.push(bytes)
         run.bytes += bytes

@@ -37,6 +37,15 @@ export interface ThreadTimer {
   readonly close: () => void
 }
 
+/** Looks out for data that a file has to read. */
+export interface ReadWatch {
+  /** Keeps the process alive until {@link stop}, as whatever waits does. */
+  readonly start: () => void
+  readonly stop: () => void
+  /** Before the file is closed. The others do nothing after it. */
+  readonly close: () => void
+}
+
 /** Numbers are results of the C library: 0 or positive, or a negative errno. */
 export interface Libc {
   /** Opens a file to read and write. */
@@ -61,6 +70,8 @@ export interface Libc {
   readonly eventFd: () => number
   readonly readEventFd: (fd: number) => bigint
   readonly writeEventFd: (fd: number) => number
+  /** A watch, not started, that calls back in a turn of the event loop for as long as there is something to read. */
+  readonly watchReadable: (fd: number, onReadable: () => void) => ReadWatch
 }
 
 export const loadLibc = async (): Promise<Libc> => {
@@ -171,6 +182,20 @@ export const loadLibc = async (): Promise<Libc> => {
     writeEventFd: (fd) => {
       const result = negated(write(fd, new Uint8Array(new BigUint64Array([1n]).buffer), 8))
       return result < 0 ? result : 0
+    },
+    watchReadable: (fd, onReadable) => {
+      const events = { readable: true }
+      // Once it is closed koffi takes any other call of it for one with a handle, and crashes.
+      let handle: ReturnType<typeof koffi.node.poll> | undefined = koffi.node.poll(fd, events, onReadable)
+      handle.stop()
+      return {
+        start: () => handle?.start(events, onReadable),
+        stop: () => handle?.stop(),
+        close: () => {
+          handle?.close()
+          handle = undefined
+        }
+      }
     }
   }
 }

@@ -7,7 +7,11 @@ import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
-import type { GuestTime } from "../Hypervisor.ts"
+import * as Scope from "effect/Scope"
+import * as Sink from "effect/Sink"
+import * as Stream from "effect/Stream"
+import { Errno } from "../../domain/Errno.ts"
+import { type DoorbellPlace, Doorbells, type GuestTime, IrqFds } from "../Hypervisor.ts"
 import {
   AroundHandlers,
   type ClientCount,
@@ -17,10 +21,11 @@ import {
   type IoDispatcherErrorReason,
   type RequestHandler
 } from "../IoDispatcher.ts"
+import { Attachments } from "./Attachments.ts"
 import type { Client, Deadline } from "./Client.ts"
 import { inGuestTime } from "./guestContext.ts"
 import { isInterval, millisOf } from "./interval.ts"
-import type { Routes } from "./Routes.ts"
+import type { Place, Routes } from "./Routes.ts"
 
 type Unrouted<E, R> = Omit<IoClientOptions<E, R>, "ranges">
 
@@ -31,13 +36,17 @@ export class Clients {
   private readonly routes: Routes
   private readonly guestTime: GuestTime | undefined
   private readonly end: (client: Client, self: Fiber.Fiber<unknown, unknown>) => Effect.Effect<void>
+  private readonly vmId: number
+  private readonly attachments = new Attachments()
 
   /** `end` completes what a client holds, at once; its Effect, run by `self`, ends the client's handlers. */
   constructor(
     routes: Routes,
     guestTime: GuestTime | undefined,
-    end: (client: Client, self: Fiber.Fiber<unknown, unknown>) => Effect.Effect<void>
+    end: (client: Client, self: Fiber.Fiber<unknown, unknown>) => Effect.Effect<void>,
+    vmId: number
   ) {
+    this.vmId = vmId
     this.routes = routes
     this.guestTime = guestTime
     this.end = end
@@ -100,7 +109,7 @@ export class Clients {
       this.routes.removeOwner(client)
       this.clients.splice(this.clients.indexOf(client), 1)
       if (this.defaultClient === client) this.defaultClient = undefined
-      return this.end(client, self)
+      return Effect.andThen(this.attachments.endOf(client), this.end(client, self))
     })
 
   private handleOf(client: Client): IoClient {
@@ -112,14 +121,35 @@ export class Clients {
         const refusal = change()
         return refusal === undefined ? Effect.void : refuse(refusal)
       })
+    const endLost = this.attachments.endLost(client, (place) => this.routes.holds(client, place))
     return {
       name: client.name,
       addRange: (range) => attempt(() => this.routes.addAll(client, [range])),
-      removeRange: (range) => attempt(() => this.routes.remove(client, range)),
-      moveRange: (from, to) => attempt(() => this.routes.move(client, from, to))
+      removeRange: (range) => Effect.andThen(attempt(() => this.routes.remove(client, range)), endLost),
+      moveRange: (from, to) => Effect.andThen(attempt(() => this.routes.move(client, from, to)), endLost),
+      doorbell: (place) =>
+        Stream.unwrap(Effect.gen({ self: this }, function*() {
+          const doorbells = yield* Doorbells
+          const range = rangeOf(place)
+          yield* attempt(() => this.routes.refusePlace(client, range))
+          const scope = yield* this.attachments.attach(client, range)
+          const { awaitRing } = yield* Scope.provide(doorbells.attach(this.vmId, place), scope)
+          return Stream.fromEffectRepeat(awaitRing)
+        })),
+      interrupts: (message) =>
+        Sink.unwrap(Effect.gen({ self: this }, function*() {
+          const irqFds = yield* IrqFds
+          yield* attempt(() => undefined)
+          const scope = yield* this.attachments.attach(client, undefined)
+          const { raise } = yield* Scope.provide(irqFds.attach(this.vmId, message), scope)
+          return Sink.forEachWhile(() => Effect.sync(() => raise() !== -Errno.EBADF))
+        }))
     }
   }
 }
+
+const rangeOf = ({ address, bytes = 1, space }: DoorbellPlace) =>
+  ({ _tag: space, start: address, end: address + bytes - 1 }) as Place
 
 const deadlineOf = (deadline: Duration.Input): Deadline => {
   const millis = millisOf(deadline)

@@ -62,7 +62,8 @@ export class Dispatcher {
     vcpus: number,
     notifyFinish: (vcpu: number) => number,
     guestTime: GuestTime | undefined,
-    role?: HypervisorProfile["dispatchRole"]
+    role?: HypervisorProfile["dispatchRole"],
+    vmId = 0
   ) {
     const { events, intake } = this
     this.page = pageFor(role, page, vcpus, (vcpu) => {
@@ -82,7 +83,12 @@ export class Dispatcher {
     })
     this.abandonAll = this.abandonment.abandonAll
     this.handlersEnded = this.abandonment.handlersEnded
-    this.clients = new Clients(this.routes, guestTime, (client, self) => this.abandonment.endClient(client, self))
+    this.clients = new Clients(
+      this.routes,
+      guestTime,
+      (client, self) => this.abandonment.endClient(client, self),
+      vmId
+    )
     this.service = this.makeService()
   }
 

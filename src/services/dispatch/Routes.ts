@@ -15,12 +15,18 @@ interface Route {
   readonly owner: Client
 }
 
+/** Where something hangs: ports or guest addresses. */
+export type Place = Extract<IoRange.IoRange, { readonly start: number }>
+
 const NEAREST = 2
 
 // Ranges come from programs, not all of them type-checked; a table filled from a bad one would be hard to repair.
 const checkRange = Schema.decodeUnknownResult(IoRange.IoRange)
 
 const sameRange = (a: IoRange.IoRange, b: IoRange.IoRange): boolean => IoRange.format(a) === IoRange.format(b)
+
+const isWithin = (place: Place, range: IoRange.IoRange): boolean =>
+  range._tag === place._tag && range.start <= place.start && place.end <= range.end
 
 export class Routes {
   private routes: ReadonlyArray<Route> = []
@@ -106,6 +112,22 @@ export class Routes {
       .toSorted((a, b) => a.distance - b.distance)
       .slice(0, NEAREST)
       .map(({ client, range }) => ({ client, range }))
+  }
+
+  /** Whether a client owns every address of a place, in one range. */
+  holds(owner: Client, place: Place): boolean {
+    return this.routes.some((route) => route.owner === owner && isWithin(place, route.range))
+  }
+
+  /** Why a client cannot use a place: it is another's, or nobody's. */
+  refusePlace(owner: Client, place: Place): IoDispatcherErrorReason | undefined {
+    const checked = checkRange(place)
+    if (Result.isFailure(checked)) return { _tag: "BadRange", client: owner.name, problem: checked.failure.message }
+    if (this.holds(owner, place)) return undefined
+    const other = this.routes.find((route) => route.owner !== owner && IoRange.overlaps(route.range, place))
+    return other === undefined
+      ? { _tag: "NotOwned", client: owner.name, range: place }
+      : { _tag: "Overlap", client: owner.name, range: place, owner: other.owner.name, owned: other.range }
   }
 
   private own(owner: Client, range: IoRange.IoRange): Route | undefined {

@@ -84,7 +84,7 @@ export const makeCreateWith = Effect.fnUntraced(function*(
     Effect.acquireRelease(
       Effect.sync(() => {
         const notifyFinish = (vcpu: number) => gate.notifyFinish(vmId, vcpu)
-        const serving = new Dispatcher(page, vcpus, notifyFinish, guestTime, gate.profile.dispatchRole)
+        const serving = new Dispatcher(page, vcpus, notifyFinish, guestTime, gate.profile.dispatchRole, vmId)
         dispatchers.set(vmId, serving)
         return serving
       }),
