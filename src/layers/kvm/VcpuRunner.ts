@@ -173,6 +173,9 @@ export class VcpuRunner {
         return "Halted"
       case ExitReason.INTR:
         return "Interrupted"
+      // Without an interrupt controller the kernel tells of the priority that the guest sets; no interrupt waits for it.
+      case ExitReason.SET_TPR:
+        return undefined
       default:
         return "Exited"
     }

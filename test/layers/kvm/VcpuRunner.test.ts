@@ -176,6 +176,13 @@ describe("VcpuRunner", () => {
     assert.strictEqual(vcpu.slotState, Slot.SlotStateCode.Free)
   })
 
+  it("goes on when the guest sets its priority", () => {
+    const exits: ReadonlyArray<Exit> = [{ _tag: "Other", reason: ExitReason.SET_TPR }, portRead, halt]
+    const vcpu = new ScriptedVcpu(exits, () => 1n)
+    assert.strictEqual(vcpu.runner.run(8), "Halted")
+    assert.lengthOf(vcpu.seen, 1)
+  })
+
   it("gives the thread back after so many exits, when a signal comes, and at any exit that is no access", () => {
     assert.strictEqual(new ScriptedVcpu([portRead, portRead, halt], () => 1n).runner.run(2), "Exhausted")
     assert.strictEqual(new ScriptedVcpu([portRead, { _tag: "Signal" }], () => 1n).runner.run(8), "Interrupted")
