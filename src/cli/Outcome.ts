@@ -83,7 +83,7 @@ export const format = (outcome: Outcome): string => {
 export const isWorthTelling = (outcome: Outcome): boolean => {
   switch (outcome._tag) {
     case "Ended":
-      return ["Shutdown", "UnsupportedInstruction", "Fault"].includes(outcome.reason._tag)
+      return ["Shutdown", "UnsupportedInstruction", "InternalError", "Fault"].includes(outcome.reason._tag)
     case "TimedOut":
     case "Quit":
     case "Interrupted":

@@ -17,13 +17,14 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import { fileURLToPath } from "node:url"
 import * as VirtualMachine from "../services/VirtualMachine.ts"
-import * as Doctor from "./doctor.ts"
+import * as Doctor from "./doctor/Report.ts"
 import * as Hypervisors from "./Hypervisors.ts"
 import type { Image } from "./Image.ts"
 import * as Keystrokes from "./Keystrokes.ts"
 import * as MemorySize from "./MemorySize.ts"
 import * as Outcome from "./Outcome.ts"
 import type { RawMode } from "./RawMode.ts"
+import * as Registers from "./Registers.ts"
 import { run as runVm, type RunOptions, type RunReport } from "./run.ts"
 import * as Stats from "./Stats.ts"
 
@@ -47,17 +48,28 @@ const parsedBy = <A>(parse: (text: string) => Result.Result<A, string>) => (flag
 const choiceFlags = {
   hypervisor: Flag.Literals("hypervisor", Hypervisors.NAMES).pipe(
     Flag.withDefault("emulated" as const),
-    Flag.withDescription("emulated: any 32-bit x86 guest; simulated: a small subset (default emulated)")
+    Flag.withDescription(
+      "emulated: any 32-bit x86 guest; simulated: a small subset; kvm: this processor; auto: kvm where it works, else " +
+        "emulated (default emulated)"
+    )
   ),
   clock: Flag.Literals("clock", Hypervisors.CLOCKS).pipe(
     Flag.optional,
     Flag.withDescription("Guest time: the host's, or counted in instructions (only emulated; default real)")
   ),
+  placement: Flag.Literals("placement", Hypervisors.PLACEMENTS).pipe(
+    Flag.optional,
+    Flag.withDescription(
+      "vCPUs in the thread that serves them, or each in one of its own (only kvm; default inline)"
+    )
+  ),
   seed: Flag.Int("seed").pipe(
     Flag.filter((seed) => seed >= 0 && seed <= 0xffff_ffff, () => "an integer from 0 to 4294967295"),
-    Flag.withDefault(1),
+    Flag.optional,
     Flag.withMetavar("integer"),
-    Flag.withDescription("Decides what is left to chance: with virtual time a run can be repeated (default 1)")
+    Flag.withDescription(
+      `Decides what is left to chance: with virtual time a run can be repeated (default ${Hypervisors.DEFAULT_SEED})`
+    )
   )
 }
 
@@ -143,12 +155,45 @@ const imageOf = (flags: RunFlags): Effect.Effect<Image, ParseError.ValidationErr
   return Effect.succeed({ _tag: "Linux", kernel, initrd, commandLine })
 }
 
-const choiceOf = (flags: ChoiceFlags): Effect.Effect<Hypervisors.Choice, ParseError.ValidationError> => {
-  const { clock, hypervisor, seed } = flags
-  return hypervisor === "simulated" && Option.isSome(clock)
-    ? refuse("--clock belongs to --hypervisor emulated; simulated time is always virtual")
-    : Effect.succeed({ hypervisor, seed, clock: Option.getOrElse(clock, () => "real" as const) })
+/** What was chosen; undefined is to be found out. */
+const choiceOf = (
+  flags: ChoiceFlags
+): Effect.Effect<Hypervisors.Choice | undefined, ParseError.ValidationError> => {
+  const { hypervisor } = flags
+  const clock = Option.getOrUndefined(flags.clock)
+  const placement = Option.getOrUndefined(flags.placement)
+  const seed = Option.getOrElse(flags.seed, () => Hypervisors.DEFAULT_SEED)
+  if (placement !== undefined && hypervisor !== "kvm") {
+    return refuse("--placement belongs to --hypervisor kvm; give that, or leave --placement out")
+  }
+  switch (hypervisor) {
+    case "emulated":
+      return Effect.succeed({ _tag: "Emulated", clock: clock ?? "real", seed })
+    case "simulated":
+      return clock === undefined
+        ? Effect.succeed({ _tag: "Simulated", seed })
+        : refuse("--clock belongs to --hypervisor emulated; simulated time is always virtual")
+    case "kvm":
+    case "auto": {
+      const instead = "give --hypervisor emulated"
+      if (clock === "virtual") return refuse(`on KVM guests have the host's time; for --clock virtual ${instead}`)
+      if (Option.isSome(flags.seed)) return refuse(`on KVM no run can be repeated; for --seed ${instead}`)
+      return Effect.succeed(
+        hypervisor === "auto" ? undefined : { _tag: "Kvm", placement: placement ?? Hypervisors.DEFAULT_PLACEMENT }
+      )
+    }
+  }
 }
+
+/** What the flags choose, or what is best here, which is then said. */
+const settle = (flags: ChoiceFlags) =>
+  Effect.gen(function*() {
+    const chosen = yield* Effect.orDie(choiceOf(flags))
+    if (chosen !== undefined) return chosen
+    const { choice, explanation } = yield* Hypervisors.automatic()
+    yield* Console.error(`upcall: ${explanation}`)
+    return choice
+  })
 
 const runOn = (choice: Hypervisors.Choice, options: RunOptions) =>
   Effect.provide(runVm(options), VirtualMachine.layer.pipe(Layer.provideMerge(Hypervisors.layer(choice))), {
@@ -157,12 +202,26 @@ const runOn = (choice: Hypervisors.Choice, options: RunOptions) =>
 
 const formatReport = (report: RunReport): string => Stats.format({ ...report, outcome: Outcome.format(report.outcome) })
 
+/** Where a vCPU stood because of which the guest ended. */
+const registersOf = ({ outcome }: RunReport): ReadonlyArray<string> => {
+  const text = outcome._tag === "Ended" ? Registers.ofReason(outcome.reason) : undefined
+  return text === undefined ? [] : [text]
+}
+
+/** A crash may be this KVM's doing rather than the guest's. */
+const hintOf = (choice: Hypervisors.Choice, { outcome }: RunReport): ReadonlyArray<string> =>
+  choice._tag === "Kvm" && outcome._tag === "Ended" && Outcome.exitStatus(outcome) === Outcome.EXIT.crash &&
+    outcome.reason._tag !== "Exited"
+    ? ["`upcall doctor kvm` tells which code this KVM does not run; --hypervisor emulated may run it"]
+    : []
+
 const finish = (report: RunReport) => Effect.fail(new Finished(Outcome.exitStatus(report.outcome)))
 
 const run = Command.make("run", runFlags, (flags) =>
   Effect.gen(function*() {
     const timeout = Option.getOrUndefined(flags.timeout)
-    const report = yield* runOn(yield* Effect.orDie(choiceOf(flags)), {
+    const choice = yield* settle(flags)
+    const report = yield* runOn(choice, {
       image: yield* Effect.orDie(imageOf(flags)),
       memoryBytes: flags.memory,
       timeoutSeconds: timeout,
@@ -172,7 +231,10 @@ const run = Command.make("run", runFlags, (flags) =>
       measure: flags.stats
     })
     if (flags.stats) yield* Console.error(`\n${formatReport(report)}`)
-    if (Outcome.isWorthTelling(report.outcome)) yield* Console.error(`\nupcall: ${Outcome.format(report.outcome)}`)
+    if (Outcome.isWorthTelling(report.outcome)) {
+      const lines = [Outcome.format(report.outcome), ...registersOf(report), ...hintOf(choice, report)]
+      yield* Console.error(`\nupcall: ${lines.join("\n")}`)
+    }
     return yield* finish(report)
   })).pipe(
     Command.validate((flags) => Effect.andThen(imageOf(flags), choiceOf(flags))),
@@ -210,7 +272,8 @@ const run = Command.make("run", runFlags, (flags) =>
         command: "upcall run --kernel vmlinuz --initrd initrd.cpio --append 'console=ttyS0 reboot=k' --memory 128M",
         description: "Linux on a serial console"
       },
-      { command: "upcall run test.bin --clock virtual --seed 7 --timeout 10", description: "A run to be repeated" }
+      { command: "upcall run test.bin --clock virtual --seed 7 --timeout 10", description: "A run to be repeated" },
+      { command: "upcall run kernel.elf --hypervisor kvm", description: "On this processor, also in 64-bit mode" }
     ])
   )
 
@@ -219,7 +282,7 @@ const HELLO = new URL("../../guests/hello/hello.bin", import.meta.url)
 
 const demo = Command.make("demo", choiceFlags, (flags) =>
   Effect.gen(function*() {
-    const report = yield* runOn(yield* Effect.orDie(choiceOf(flags)), {
+    const report = yield* runOn(yield* settle(flags), {
       image: { _tag: "File", path: fileURLToPath(HELLO), address: undefined },
       memoryBytes: 2 ** 20,
       timeoutSeconds: 60,
@@ -228,7 +291,7 @@ const demo = Command.make("demo", choiceFlags, (flags) =>
       useStdin: false,
       measure: true
     })
-    yield* Console.log(`\n${formatReport(report)}`)
+    yield* Console.log(`\n${[formatReport(report), ...registersOf(report)].join("\n\n")}`)
     return yield* finish(report)
   })).pipe(
     Command.validate(choiceOf),
@@ -239,26 +302,38 @@ const demo = Command.make("demo", choiceFlags, (flags) =>
     ])
   )
 
-const doctor = Command.make("doctor", {}, () =>
+const subject = Argument.Literals("hypervisor", Doctor.SUBJECTS).pipe(
+  Argument.optional,
+  Argument.withDescription("Which one to look at (default both, and which hypervisors can be used)")
+)
+
+const doctor = Command.make("doctor", { subject }, (flags) =>
   Effect.gen(function*() {
-    const findings = Doctor.diagnose(yield* Doctor.gather())
-    yield* Console.log(Doctor.format(findings))
-    return yield* Effect.fail(new Finished(Doctor.isReady(findings) ? 0 : Outcome.EXIT.failure))
+    const { isReady, text } = yield* Doctor.make(Option.getOrUndefined(flags.subject))
+    yield* Console.log(text)
+    return yield* Effect.fail(new Finished(isReady ? 0 : Outcome.EXIT.failure))
   })).pipe(
-    Command.withShortDescription("Tell whether VMs can run on ACRN here, and if not, why"),
+    Command.withShortDescription("Tell which hypervisors can run VMs here, and if not, why"),
     Command.withDescription(
       [
-        "Tell whether VMs can run on ACRN here: the platform, the hypervisor, the kernel's options, the device",
-        "/dev/acrn_hsm and the right to open it, and koffi; and what to do about each that is missing.",
-        "It opens the device once and changes nothing. The other hypervisors need none of this.",
+        "Tell whether VMs can run on KVM and on ACRN here, and what to do about each thing that is missing.",
+        "",
+        "  kvm   the processor, the kernel, /dev/kvm and the right to open it, koffi, what this KVM can do and what for,",
+        "        and guests of a few instructions that are run on it",
+        "  acrn  the hypervisor, the kernel's options, /dev/acrn_hsm and the right to open it, and koffi",
+        "",
+        "It opens the devices, runs those guests, and changes nothing. The other hypervisors need none of this.",
         "",
         "Exit status:",
         "",
-        "  0    VMs can run on ACRN here",
+        "  0    VMs can run on it here; when none is named, on some hypervisor, as the emulator always does",
         "  1    something is missing"
       ].join("\n  ")
     ),
-    Command.withExamples([{ command: "upcall doctor" }])
+    Command.withExamples([
+      { command: "upcall doctor", description: "All, and what --hypervisor auto is here" },
+      { command: "upcall doctor kvm", description: "KVM only; a script asks for the exit status" }
+    ])
   )
 
 const upcall = Command.make("upcall").pipe(

@@ -88,8 +88,8 @@ export type Capabilities = DirtyLog | Doorbells | IrqFds | ModelCapabilities | M
 
 const DEVICE = "/dev/kvm"
 
-/** Looks before sleeping: a few microseconds of a vCPU's own thread, and none of the thread that all share. */
-const SPINS = { vcpu: 2000, dispatcher: 0 }
+/** The most looks for the other side before sleeping. They adapt: who looks for one that sleeps only keeps it awake longer. */
+const SPINS = { vcpu: 400, dispatcher: 1000 }
 
 const fail = (reason: KvmErrorReason) => Effect.fail(new KvmError({ reason }))
 

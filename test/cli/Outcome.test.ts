@@ -14,11 +14,17 @@ describe("Outcome", () => {
     assert.strictEqual(status({ _tag: "Shutdown", vcpu, cause: "a triple fault" }), 70)
     assert.strictEqual(status({ _tag: "ResetRequested", source: "port 0xcf9" }), 0)
     assert.strictEqual(status({ _tag: "UnsupportedInstruction", vcpu, address: 0x1000, bytes: [0x0f] }), 70)
+    assert.strictEqual(status({ _tag: "InternalError", vcpu, cause: "emulation" }), 70)
     assert.strictEqual(status({ _tag: "Fault", message: "no" }), 70)
     assert.strictEqual(Outcome.exitStatus({ _tag: "TimedOut", seconds: 1 }), 124)
     assert.strictEqual(Outcome.exitStatus({ _tag: "Quit" }), 0)
     assert.strictEqual(Outcome.exitStatus({ _tag: "Interrupted" }), 130)
     assert.strictEqual(Outcome.exitStatus({ _tag: "OutputClosed" }), 141)
+  })
+
+  it.prop("an end with the status of a crash is told", [EndReason], ([reason]) => {
+    const isCrash = reason._tag !== "Exited" && status(reason) === Outcome.EXIT.crash
+    assert.strictEqual(Outcome.isWorthTelling({ _tag: "Ended", reason }), isCrash)
   })
 
   it.prop("every end has a status that a process can have, and a sentence", [EndReason], ([reason]) => {

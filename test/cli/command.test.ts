@@ -5,7 +5,7 @@ import { TestClock, TestConsole } from "effect/testing"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { main } from "../../src/cli/command.ts"
-import * as Doctor from "../../src/cli/doctor.ts"
+import * as Doctor from "../../src/cli/doctor/Report.ts"
 import { RawMode } from "../../src/cli/RawMode.ts"
 import { elf, multibootHeader } from "../layers/images/support.ts"
 import * as guests from "./guests.ts"
@@ -118,16 +118,29 @@ describe("upcall", () => {
       assert.include(version.lines, "1.2.3")
     }))
 
-  it.effect("tells whether VMs can run on ACRN here, in words and by its exit status", () =>
+  for (const subject of Doctor.SUBJECTS) {
+    it.effect(`tells whether VMs can run on ${subject} here, in words and by its exit status`, () =>
+      Effect.gen(function*() {
+        const { isReady, text } = yield* Doctor.make(subject)
+        const { errors, lines, status } = yield* upcall(["doctor", subject])
+        assert.strictEqual(lines, text)
+        assert.match(lines, new RegExp(`^VMs can(not)? run on ${subject.toUpperCase()} here`, "m"))
+        assert.strictEqual(status, isReady ? 0 : 1)
+        assert.strictEqual(errors, "")
+      }))
+  }
+
+  it.effect("tells which hypervisors can be used, and has help about that", () =>
     Effect.gen(function*() {
-      const findings = Doctor.diagnose(yield* Doctor.gather())
       const { errors, lines, status } = yield* upcall(["doctor"])
-      assert.strictEqual(lines, Doctor.format(findings))
-      assert.strictEqual(status, Doctor.isReady(findings) ? 0 : 1)
-      assert.strictEqual(errors, "")
+      for (const name of ["emulated", "simulated", "kvm", "acrn"]) {
+        assert.match(lines, new RegExp(`^${name} +(yes|no) `, "m"))
+      }
+      assert.match(lines, /^`--hypervisor auto` is (kvm|emulated) here\.$/m)
+      assert.deepStrictEqual([status, errors], [0, ""])
       const help = yield* upcall(["doctor", "--help"])
       assert.strictEqual(help.status, 0)
-      for (const part of ["/dev/acrn_hsm", "Exit status", "upcall doctor"]) assert.include(help.lines, part)
+      for (const part of ["/dev/kvm", "/dev/acrn_hsm", "Exit status", "upcall doctor"]) assert.include(help.lines, part)
     }))
 
   it.effect("shows its help, as an error, when it gets no command", () =>
@@ -153,7 +166,31 @@ describe("upcall", () => {
       ["a seed that is none", ["run", "halts", "--seed", "-1"], /--seed: "-1", expected: an integer/],
       ["input that is none", ["run", "halts", "--input", "\\q"], /--input: "\\q", expected: text/],
       ["an unknown hypervisor", ["run", "halts", "--hypervisor", "xen"], /"emulated" \| "simulated"/],
-      ["a clock for the simulator", ["run", "halts", "--hypervisor", "simulated", "--clock", "real"], /--clock/]
+      ["a clock for the simulator", ["run", "halts", "--hypervisor", "simulated", "--clock", "real"], /--clock/],
+      ["virtual time on KVM", ["run", "halts", "--hypervisor", "kvm", "--clock", "virtual"], /--hypervisor emulated$/m],
+      [
+        "a seed for KVM",
+        ["run", "halts", "--hypervisor", "kvm", "--seed", "3"],
+        /for --seed give --hypervisor emulated/
+      ],
+      [
+        "virtual time on what there is",
+        ["demo", "--hypervisor", "auto", "--clock", "virtual"],
+        /--hypervisor emulated$/m
+      ],
+      [
+        "a seed for what there is",
+        ["demo", "--hypervisor", "auto", "--seed", "3"],
+        /for --seed give --hypervisor emul/
+      ],
+      ["a placement for the emulator", ["run", "halts", "--placement", "worker"], /belongs to --hypervisor kvm/],
+      [
+        "a placement for what there is",
+        ["run", "halts", "--hypervisor", "auto", "--placement", "worker"],
+        /--placement/
+      ],
+      ["an unknown placement", ["run", "halts", "--hypervisor", "kvm", "--placement", "on"], /"inline" \| "worker"/],
+      ["a doctor of an unknown hypervisor", ["doctor", "xen"], /"kvm" \| "acrn"/]
     ] as const
   ) {
     it.effect(`refuses ${name}`, () => usage(args, pattern))

@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll, beforeAll } from "vitest"
+import { kvmProblem } from "../support/kvm.ts"
 import * as guests from "./guests.ts"
 
 const MAIN = join(import.meta.dirname, "../../src/cli/main.ts")
@@ -116,5 +117,50 @@ describe("the upcall process", () => {
     assert.match(output, /status 130\r\n/)
     assert.match(before!, /^[0-9a-f]+(:[0-9a-f]+)+$/)
     assert.strictEqual(after, before)
+  })
+})
+
+const problem = kvmProblem()
+const skipped = problem === undefined ? "" : ` (skipped: ${problem})`
+
+describe.skipIf(problem !== undefined)(`the upcall process on KVM${skipped}`, () => {
+  for (const placement of ["inline", "worker"]) {
+    const choice = ["--hypervisor", "kvm", "--placement", placement]
+
+    it(`runs the demonstration, ${placement}`, async () => {
+      const { status, stderr, stdout } = await upcall(["demo", ...choice])
+      assert.deepStrictEqual([status, stderr], [0, ""])
+      assert.match(stdout, /type a byte: got: u\r\nticks: 3\r\nmmio: 0x600dcafe\r\n/)
+      assert.match(stdout, /^uart0 +167 +81 +86 /m)
+    })
+
+    it(`tells of a guest that crashed, with its registers, ${placement}`, async () => {
+      const { status, stderr, stdout } = await upcall(["run", "crashes", ...choice, "--memory", "2M"])
+      assert.deepStrictEqual([status, stdout], [70, ""])
+      assert.match(stderr, /^upcall: vCPU 0 shut down: a triple fault\nvCPU 0 in 32-bit mode without paging$/m)
+      assert.match(stderr, /^rsi 00000000 {2}rdi 00000000 {2}rbp 00000000 {2}rsp 00200000$/m)
+      assert.match(stderr, /^rip 00001000 {2}rflags /m)
+      assert.match(stderr, /^`upcall doctor kvm` tells which code/m)
+    })
+
+    it(`ends the VM on SIGTERM, ${placement}`, async () => {
+      const child = start(["run", "spins", ...choice])
+      const streams = collect(child)
+      await once(child.stdout, "data")
+      child.kill("SIGTERM")
+      assert.deepStrictEqual(await once(child, "close"), [143, null])
+      assert.deepStrictEqual(streams, { stdout: "y", stderr: "" })
+    })
+  }
+
+  it("is what auto takes, and says so", async () => {
+    const { status, stderr } = await upcall(["run", "exits42", "--hypervisor", "auto"])
+    assert.deepStrictEqual([status, stderr], [42, "upcall: running on KVM\n"])
+  })
+
+  it("has no more memory than the machine", async () => {
+    const { status, stderr } = await upcall(["run", "halts", "--hypervisor", "kvm", "--memory", "1000T"])
+    assert.strictEqual(status, 1)
+    assert.match(stderr, /^upcall: the kvm hypervisor gives a VM at most [^\n]*\n$/)
   })
 })

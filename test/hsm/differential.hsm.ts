@@ -6,7 +6,7 @@ import { runAll } from "./differentialRuns.ts"
 import { tellingEnds } from "./tellingEnds.ts"
 
 const PROGRAMS = Number(process.env["UPCALL_HSM_RUNS"] ?? 250)
-const SEED = 4
+const SEED = Number(process.env["UPCALL_HSM_SEED"] ?? 4)
 
 describe("the same guest programs on Simulated, directly and through the real driver", () => {
   it.live(`${PROGRAMS} programs give the same results, memory and trace`, () =>

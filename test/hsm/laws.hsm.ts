@@ -20,14 +20,20 @@ const MACHINES = [[1, 2, 4, 5, 7, 8], [9, 11, 12, 13, 14, 16, 19], [3, 6, 10, 15
 
 const tryInside = (numbers: ReadonlyArray<number>) =>
   Effect.gen(function*() {
+    const telling = tellingEnds()
     const { end, errors, reports } = yield* runNodeInside({
       file: "test/hsm/inside/laws.ts",
       args: [String(RUNS), SEED, ...numbers.map(String)],
       // What the driver leaves behind when a case is broken must not break the next.
       hypervisor: { destroyRunning: "Stop" },
       isRecording: false,
-      seconds: 150 + RUNS,
-      ...tellingEnds()
+      seconds: 150 + 2 * RUNS,
+      ...telling,
+      onLine: (source, line, say) => {
+        telling.onLine(source, line, say)
+        // A law's report, as soon as it is there: a long run takes an hour.
+        if (source === "Output") console.log(line)
+      }
     })
     assert.deepStrictEqual(errors, [])
     assert.deepStrictEqual(end, { _tag: "Exited", code: 0 })
@@ -48,9 +54,6 @@ describe("the laws on Acrn.layer over the real driver", () => {
     const numbers = laws.map(({ number }) => number)
     assert.deepStrictEqual(lawsOnDriver.map(({ law }) => law), numbers)
     assert.deepStrictEqual(MACHINES.flat().toSorted((a, b) => a - b), numbers)
-    for (const { lines, tried, why } of lawsOnDriver) {
-      assert.strictEqual(tried === "Whole", why === undefined && lines === undefined)
-    }
   })
 
   for (const numbers of MACHINES) {
@@ -59,6 +62,6 @@ describe("the laws on Acrn.layer over the real driver", () => {
         const reports = yield* tryInside(numbers)
         assert.deepStrictEqual(reports.map(({ number }) => number), numbers)
         for (const report of reports) check(report)
-      }), 7_200_000)
+      }), 14_400_000)
   }
 })

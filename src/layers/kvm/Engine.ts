@@ -46,6 +46,8 @@ export class Engine implements VmEngine {
   private readonly initial = new Map<number, Regs>()
   /** vCPUs that go on from a state that was written whole: START changes nothing of it. */
   private readonly kept = new Set<number>()
+  /** Why the VM cannot be started: what the kernel refused when it was reset. */
+  private problem: string | undefined
   /** The guest has ended by itself, or the VM is gone. */
   isOver = false
   isRunning = false
@@ -118,12 +120,23 @@ export class Engine implements VmEngine {
   start(vcpus: ReadonlyArray<number>): void {
     const { hasIrqChip } = this.host
     // With local APICs all but vCPU 0 wait to be woken by it, unless they were given registers.
-    if (hasIrqChip) {
-      for (const vcpu of vcpus) if (!this.kept.has(vcpu)) setMpState(this.file.vcpus[vcpu]!, MpStateCode.RUNNABLE)
+    if (hasIrqChip) this.problem ??= this.makeRunnable(vcpus.filter((vcpu) => !this.kept.has(vcpu)))
+    if (this.problem !== undefined) {
+      this.isOver = true
+      this.onGuestEnd({ _tag: "Fault", message: this.problem })
+      return
     }
     for (const vcpu of this.file.vcpus) if (!this.kept.has(vcpu.id)) startCounter(vcpu)
     this.placement.start(hasIrqChip ? this.file.vcpus.map(({ id }) => id) : vcpus)
     this.resume()
+  }
+
+  private makeRunnable(vcpus: ReadonlyArray<number>): string | undefined {
+    for (const vcpu of vcpus) {
+      const result = setMpState(this.file.vcpus[vcpu]!, MpStateCode.RUNNABLE)
+      if (result < 0) return `KVM did not let vCPU ${vcpu} run: ${describeResult(result)}`
+    }
+    return undefined
   }
 
   readonly pause: Effect.Effect<void> = Effect.suspend(() =>
@@ -144,18 +157,20 @@ export class Engine implements VmEngine {
     this.isOver = false
     this.placement.abandon()
     this.kept.clear()
-    this.restoreInitialState()
-    for (const [vcpu, registers] of this.initial) setRegisters(this.file.vcpus[vcpu]!, registers)
+    // A VM that is reset has not ended; that it cannot be started is told when it is.
+    this.problem = this.restoreInitialState()
   }
 
-  private restoreInitialState(): void {
+  private restoreInitialState(): string | undefined {
     const refusal = this.host.initialStates.restore(this.file)
-    if (refusal === undefined) return
-    this.isOver = true
-    this.onGuestEnd({
-      _tag: "Fault",
-      message: `KVM refused the part "${refusal.part}" of a vCPU's reset with ${describeResult(refusal.result)}`
-    })
+    if (refusal !== undefined) {
+      return `KVM refused the part "${refusal.part}" of the VM's reset: ${describeResult(refusal.result)}`
+    }
+    for (const [vcpu, registers] of this.initial) {
+      const result = setRegisters(this.file.vcpus[vcpu]!, registers)
+      if (result < 0) return `KVM refused the registers that vCPU ${vcpu} starts with: ${describeResult(result)}`
+    }
+    return undefined
   }
 
   readonly destroy: Effect.Effect<void> = Effect.suspend(() => {

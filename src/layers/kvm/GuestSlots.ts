@@ -90,7 +90,7 @@ export class GuestSlots {
       for (const [start, end] of this.gaps(at, at + run.bytes)) {
         const result = this.add(added, start, end, run.address + start - at, rights, run.owner)
         if (result < 0) {
-          for (const extent of added) this.removeSlot(extent)
+          this.extents = [...this.extents, ...this.undo(added, [])].toSorted((a, b) => a.guest - b.guest)
           return result
         }
       }
@@ -110,16 +110,40 @@ export class GuestSlots {
     const end = guest + bytes
     if (this.gaps(guest, end).length > 0) return -Errno.EINVAL
     const met = this.meeting(guest, end)
+    const removed: Array<Extent> = []
     const kept: Array<Extent> = []
-    for (const extent of met) this.removeSlot(extent)
-    for (const extent of met) {
-      if (extent.guest < guest) this.keep(kept, extent, extent.guest, guest)
-      if (extent.end > end) this.keep(kept, extent, end, extent.end)
-    }
-    this.extents = [...this.extents.filter((extent) => !met.includes(extent)), ...kept].toSorted((a, b) =>
+    const result = this.removeAll(met, removed) || this.keepOutside(removed, guest, end, kept)
+    const left = result < 0 ? this.undo(kept, removed) : kept
+    this.extents = [...this.extents.filter((extent) => !removed.includes(extent)), ...left].toSorted((a, b) =>
       a.guest - b.guest
     )
+    return result
+  }
+
+  private removeAll(extents: ReadonlyArray<Extent>, removed: Array<Extent>): number {
+    for (const extent of extents) {
+      const result = this.removeSlot(extent)
+      if (result < 0) return result
+      removed.push(extent)
+    }
     return 0
+  }
+
+  /** Adds what of the extents is not in `[start, end)`. */
+  private keepOutside(extents: ReadonlyArray<Extent>, start: number, end: number, kept: Array<Extent>): number {
+    for (const extent of extents) {
+      const result = this.addPart(kept, extent, extent.guest, start) || this.addPart(kept, extent, end, extent.end)
+      if (result < 0) return result
+    }
+    return 0
+  }
+
+  /** Takes away what was added, and adds what was taken away; what the guest has then. */
+  private undo(added: ReadonlyArray<Extent>, removed: ReadonlyArray<Extent>): Array<Extent> {
+    const left = added.filter((extent) => this.removeSlot(extent) < 0)
+    // What the kernel does not take back either is a hole.
+    for (const extent of removed) this.addPart(left, extent, extent.guest, extent.end)
+    return left
   }
 
   private meeting(start: number, end: number): ReadonlyArray<Extent> {
@@ -138,9 +162,10 @@ export class GuestSlots {
     return gaps
   }
 
-  private keep(kept: Array<Extent>, extent: Extent, start: number, end: number): void {
-    // There was a slot of more than this a moment ago.
-    this.add(kept, start, end, extent.host + start - extent.guest, extent.rights, extent.owner)
+  private addPart(into: Array<Extent>, extent: Extent, start: number, end: number): number {
+    return start < end
+      ? this.add(into, start, end, extent.host + start - extent.guest, extent.rights, extent.owner)
+      : 0
   }
 
   private add(
@@ -167,9 +192,12 @@ export class GuestSlots {
     return 0
   }
 
-  private removeSlot({ guest, slot }: Extent): void {
-    if (slot === undefined) return
-    this.options.setSlot(slot, guest, 0, 0, false)
+  /** 0, or a negative errno, and the guest has it still. */
+  private removeSlot({ guest, slot }: Extent): number {
+    if (slot === undefined) return 0
+    const result = this.options.setSlot(slot, guest, 0, 0, false)
+    if (result < 0) return result
     this.freeSlots.push(slot)
+    return 0
   }
 }

@@ -2,21 +2,32 @@
  * Points of a guest's run at which a law does something. They are counted in requests, so that they are the same in
  * every run.
  */
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import { GuestTimes } from "../../services/Hypervisor.ts"
 import type { IoDispatcher } from "../../services/IoDispatcher.ts"
 import { waitTurns } from "../adversaries/hostTurns.ts"
 import * as Generator from "../Generator.ts"
+import type { Subject } from "../Law.ts"
 import type { SlotHistory } from "../SlotHistory.ts"
 
 const MAX_REQUESTS = 12
 const MAX_TURNS = 3
 // More than clients and vCPUs take for anything here, host turn by host turn.
 const TURNS_OF_STILLNESS = 12
-const TIME_OF_STILLNESS = "50 millis"
+
+const MILLIS_IN_GUEST_TIME = 50
+// There a vCPU may wait for its thread to start.
+const MILLIS_IN_HOST_TIME = 3000
+
+/** Milliseconds without a sign of the guest, after which it has stopped: more where another process runs its vCPUs. */
+export const MillisOfStillness = Context.Reference<number | undefined>("upcall/testing/laws/MillisOfStillness", {
+  defaultValue: () => undefined
+})
 
 /**
  * When the VM's request `count` (from 1 on) is asked or answered: in the stack of its vCPU, or so many turns of the
@@ -59,14 +70,25 @@ export const untilStill = (
 
 /**
  * Whether the guest goes on no more, before `isOver`. On a hypervisor in real time it takes more than turns to know, so
- * this is for what makes a case a broken one.
+ * this is for what makes a case a broken one. It does, too, once `goesOn` says so.
  */
-export const hasStopped = (history: SlotHistory, isOver: () => boolean): Effect.Effect<boolean> =>
+export const hasStopped = (
+  { context, history }: Subject,
+  vm: { readonly id: number },
+  isOver: () => boolean,
+  goesOn: Effect.Effect<boolean> = Effect.succeed(false)
+): Effect.Effect<boolean> =>
   Effect.gen(function*() {
+    const isInGuestTime = Context.get(context, GuestTimes).of(vm.id) !== undefined
+    const patience = (yield* MillisOfStillness) ?? (isInGuestTime ? MILLIS_IN_GUEST_TIME : MILLIS_IN_HOST_TIME)
     while ((yield* untilStill(history, isOver)) === "Still") {
       const events = history.count()
-      yield* Effect.sleep(TIME_OF_STILLNESS)
-      if (history.count() === events && !isOver()) return true
+      const isStill = () => !isOver() && history.count() === events
+      for (let millis = 0; millis < patience && isStill(); millis++) {
+        if (yield* goesOn) return false
+        yield* Effect.sleep("1 millis")
+      }
+      if (isStill()) return true
     }
     return false
   })

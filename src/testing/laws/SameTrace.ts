@@ -33,6 +33,15 @@ const withWholeMemory = (
   }
 }
 
+/** Cases that every hypervisor of the subject's profile runs to the same trace, byte by byte. */
+export const cases = (
+  subject: Law.Subject,
+  options?: ProgramCase.Options
+): Generator.Generator<ProgramCase.ProgramCase> => {
+  const memory = World.wholeMemory(subject.profile)
+  return Generator.map(ProgramCase.cases(subject, options), (value) => withWholeMemory(value, memory))
+}
+
 const problemOf = (value: ProgramCase.ProgramCase, seen: ProgramCase.Observation): string | undefined => {
   const { programs, world } = value
   const bytes = Reference.servedIn(Trace.inBytes(seen.entries), programs.length)
@@ -59,10 +68,7 @@ const parting = (
 export const sameTrace = Law.make<ProgramCase.ProgramCase>({
   number: 16,
   title: "the same program in the same world gives the same trace, on any hypervisor",
-  cases: (subject) => {
-    const memory = World.wholeMemory(subject.profile)
-    return Generator.map(ProgramCase.cases(subject), (value) => withWholeMemory(value, memory))
-  },
+  cases,
   show: ProgramCase.show,
   holds: (value) =>
     Effect.gen(function*() {

@@ -156,7 +156,7 @@ const guestHolds = (value: Extract<Case, { readonly _tag: "Guest" }>, subject: L
     const { observe, vm } = yield* Effect.provideService(ProgramCase.prepare(value.guest), VirtualMachine, machines)
     const running = yield* vm.start
     const ended = yield* Effect.forkScoped(running.ended, { startImmediately: true })
-    const isStuck = yield* Moments.hasStopped(subject.history, () => ended.pollUnsafe() !== undefined)
+    const isStuck = yield* Moments.hasStopped(subject, vm, () => ended.pollUnsafe() !== undefined)
     if (isStuck) return yield* Law.broken("a vCPU waits though its request was answered")
     const problem = looks[0] ?? problemOfReads(subject) ??
       ProgramCase.problemOf(value.guest, yield* observe(yield* running.ended))

@@ -75,15 +75,17 @@ const holds = ({ arming, guest, line }: Case, subject: Law.Subject) =>
         (report) => Law.broken(report === "" ? problem : `${problem}\nwhat happened to upcalls:\n${report}`)
       )
 
-    if (line.mode === "Lossless" && (yield* Moments.hasStopped(subject.history, isOver))) {
+    if (line.mode === "Lossless" && (yield* Moments.hasStopped(subject, vm, isOver))) {
       return yield* broken("the guest waits, though no upcall was lost")
     }
     while ((yield* Moments.untilStill(subject.history, isOver)) === "Still") {
       if (!(yield* isPending)) {
+        const events = subject.history.count()
         // Where guest time is the host's, the clients' delays pass on this clock too.
         time.advanceTo(time.now + LONGEST_ANSWER_NS)
-        // A guest in real time may have asked meanwhile, and its upcall may be lost.
-        if ((yield* Moments.hasStopped(subject.history, isOver)) && !(yield* isPending)) {
+        // A guest in real time may ask meanwhile; its upcall may be lost, and a client may begin to wait.
+        const goesOn = Effect.map(isPending, (isIt) => isIt || subject.history.count() !== events)
+        if (yield* Moments.hasStopped(subject, vm, isOver, goesOn)) {
           return yield* broken("the guest waits for no request")
         }
         continue

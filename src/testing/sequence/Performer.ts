@@ -57,17 +57,19 @@ export const make: Effect.Effect<Performer, ServiceMemoryError, HypercallGate | 
       const memory = yield* ServiceMemory
       const resume = yield* Effect.serviceOption(Resume)
       const vcpuState = yield* Effect.serviceOption(VcpuState)
-      const { address: scratch } = yield* memory.allocate({
-        bytes: PAGE_BYTES + RAM_BYTES,
-        purpose: { _tag: "HypercallStructures" }
+      const structures = { _tag: "HypercallStructures" } as const
+      const { address: scratch } = yield* memory.allocate({ bytes: PAGE_BYTES, purpose: structures })
+      // Where RAM is one block, nothing else can be asked for as such; where it is pages, they are any VM's.
+      const { address: ram } = yield* memory.allocate({
+        bytes: RAM_BYTES,
+        purpose: gate.profile.mapping === "Pages" ? { _tag: "GuestRam", vmId: 0 } : structures
       })
-      const ram = scratch + PAGE_BYTES
       yield* Effect.fromResult(memory.write(ram, new Uint8Array(RAM_BYTES).fill(HLT)))
-      const { address: firstPage } = yield* memory.allocate({
-        bytes: NAMED_VMS * PAGE_BYTES,
-        purpose: { _tag: "IoRequestPage" }
-      })
-      const pages = Array.from({ length: NAMED_VMS }, (_, vm) => firstPage + vm * PAGE_BYTES)
+      const onePage = memory.allocate({ bytes: PAGE_BYTES, purpose: { _tag: "IoRequestPage" } })
+      const pages = yield* Effect.forEach(
+        Array.from({ length: NAMED_VMS }),
+        () => Effect.map(onePage, ({ address }) => address)
+      )
       const views = pages.map((address) => Result.getOrThrow(memory.page(address)))
 
       const ids: Array<number> = []

@@ -252,7 +252,13 @@ describe("HsmBackend", () => {
       for (const [guest, size] of [[0, 4096], [0x1000, 0x4000]] as const) {
         assert.strictEqual(yield* set(remove(guest, size)), -Errno.EINVAL)
       }
+      // Beyond all addresses there can be, which no request has room for.
+      for (const userVmPa of [(1n << 64n) - 1n, (1n << 64n) - 4096n, 1n << 52n]) {
+        assert.strictEqual(yield* set({ ...remove(0, 4096), userVmPa }), -Errno.EINVAL)
+      }
       assert.strictEqual(segments(driver).length, 3)
+      // Nothing is no part of the RAM around it.
+      assert.strictEqual(yield* set(remove(0x1000, 0)), 0)
     }))
 
   it.effect("a batch ends at its first refusal", () =>

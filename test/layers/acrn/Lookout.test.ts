@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { SLOT_KERNEL_HANDLED_OFFSET, SLOT_STATE_OFFSET, SlotStateCode } from "../../../src/domain/abi/IoRequestSlot.ts"
+import { SlotStateCode } from "../../../src/domain/abi/IoRequestSlot.ts"
 import { Errno } from "../../../src/domain/Errno.ts"
 import { Lookout } from "../../../src/layers/acrn/Lookout.ts"
+import { slotPlaces } from "../../../src/layers/acrn/Waiters.ts"
 import { BELL, FINISHED, STATE, STOP, THREAD_ID, ThreadState, WORDS } from "../../../src/layers/acrn/waiterWords.ts"
 import { waitForRequests } from "../../../src/layers/acrn/waitForRequests.ts"
 
@@ -10,10 +11,10 @@ const { Complete, Free, Pending, Processing } = SlotStateCode
 const make = (vcpus = 2) => {
   const words = new Int32Array(new SharedArrayBuffer(WORDS * 4))
   const page = new Int32Array(1024)
-  const lookout = new Lookout(words, page, vcpus)
+  const lookout = new Lookout(words, page, vcpus, slotPlaces)
   const set = (vcpu: number, state: number, kernelHandled = 0) => {
-    page[vcpu * 64 + SLOT_STATE_OFFSET / 4] = state
-    page[vcpu * 64 + SLOT_KERNEL_HANDLED_OFFSET / 4] = kernelHandled
+    page[vcpu * 64 + slotPlaces.state] = state
+    page[vcpu * 64 + slotPlaces.kernelHandled] = kernelHandled
   }
   for (let vcpu = 0; vcpu < 16; vcpu++) set(vcpu, Free)
   const look = () => {

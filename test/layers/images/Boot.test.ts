@@ -6,11 +6,13 @@ import * as Emulated from "../../../src/layers/Emulated.ts"
 import * as Elf from "../../../src/layers/images/Elf.ts"
 import * as FlatBinary from "../../../src/layers/images/FlatBinary.ts"
 import * as Multiboot from "../../../src/layers/images/Multiboot.ts"
+import * as Kvm from "../../../src/layers/Kvm.ts"
 import * as Simulated from "../../../src/layers/Simulated.ts"
 import type { Hypervisor } from "../../../src/services/Hypervisor.ts"
 import * as VirtualMachine from "../../../src/services/VirtualMachine.ts"
 import type { CreatedVm } from "../../../src/services/Vm.ts"
 import * as Guest from "../../support/guest.ts"
+import { kvmProblem } from "../../support/kvm.ts"
 import { recorder, runToEnd } from "../../support/machines.ts"
 import * as Binutils from "./binutils.ts"
 import { elf, ELF_BYTES, MiB, multibootHeader } from "./support.ts"
@@ -19,15 +21,16 @@ type Provided = VirtualMachine.VirtualMachine | Hypervisor | Emulated.Capabiliti
 
 const hypervisors = {
   Emulated: Emulated.layerWith({ clock: "Virtual" }),
-  Simulated: Simulated.layerWith({})
+  Simulated: Simulated.layerWith({}),
+  Kvm: Kvm.layer
 } as const
 
 const on = (name: keyof typeof hypervisors) => <A, E, R>(program: Effect.Effect<A, E, R>) => {
-  const hypervisor = hypervisors[name] as unknown as Layer.Layer<Provided, Emulated.EmulatedError>
+  const hypervisor = hypervisors[name] as unknown as Layer.Layer<Provided, Emulated.EmulatedError | Kvm.KvmError>
   return program.pipe(
     Effect.scoped,
     Effect.provide(VirtualMachine.layer.pipe(Layer.provideMerge(hypervisor)), { local: true })
-  ) as Effect.Effect<A, E | Emulated.EmulatedError, Exclude<R, Provided>>
+  ) as Effect.Effect<A, E | Emulated.EmulatedError | Kvm.KvmError, Exclude<R, Provided>>
 }
 
 /** A VM whose memory is full of what an earlier guest left behind, with a console. */
@@ -65,6 +68,13 @@ const runKernel = (kernel: Uint8Array) =>
 
 const PRINTED = "kernel --verbose\nfirst 1\none\nsecond --two=2\ntwo\n"
 
+/** What `runKernel` gives for the kernel of the system's tools. */
+const RAN: Effect.Success<ReturnType<typeof runKernel>> = {
+  reason: { _tag: "Exited", status: 0 },
+  text: `Upcall\n${PRINTED}`,
+  sizes: [639, 1024]
+}
+
 const printAndExit = (text: string): Guest.Code => [
   ...Array.from(text).flatMap((character) => Guest.out(0x3f8, character.charCodeAt(0))),
   ...Guest.out(0xf4, 0),
@@ -85,11 +95,7 @@ describe("images", () => {
       () =>
         Effect.gen(function*() {
           const ran = yield* runKernel(Binutils.linked("multiboot.s", 32)).pipe(on(name))
-          assert.deepStrictEqual(ran, {
-            reason: { _tag: "Exited", status: 0 },
-            text: `Upcall\n${PRINTED}`,
-            sizes: [639, 1024]
-          })
+          assert.deepStrictEqual(ran, RAN)
         })
     )
 
@@ -132,6 +138,29 @@ describe("images", () => {
         assert.deepStrictEqual(yield* vm.memory.read(0x10_0000, 4), new Uint8Array(4).fill(0xff))
       }).pipe(on(name)))
   }
+
+  const problem = kvmProblem()
+  const withoutKvm = problem === undefined ? Binutils.skipped : ` (skipped: ${problem})`
+
+  it.live.skipIf(withoutKvm !== "")(
+    `a Multiboot kernel of the system's tools runs on Kvm${withoutKvm}`,
+    () =>
+      Effect.gen(function*() {
+        const ran = yield* runKernel(Binutils.linked("multiboot.s", 32)).pipe(on("Kvm"))
+        assert.deepStrictEqual(ran, RAN)
+      })
+  )
+
+  it.live.skipIf(withoutKvm !== "")(
+    `a 64-bit ELF program of the system's tools runs on Kvm${withoutKvm}`,
+    () =>
+      Effect.gen(function*() {
+        const bytes = Binutils.linked("long64.s", 64)
+        const ran = yield* runSmall((vm) => Effect.flatMap(Elf.plan({ bytes, memoryBytes: vm.memoryBytes }), vm.load))
+          .pipe(on("Kvm"))
+        assert.deepStrictEqual(ran, [{ _tag: "Exited", status: 0 }, "64 bits\n"])
+      })
+  )
 
   it.skipIf(Binutils.skippedWithoutQemu !== "")(
     `the same kernel is told the same by QEMU's loader${Binutils.skippedWithoutQemu}`,

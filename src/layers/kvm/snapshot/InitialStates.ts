@@ -31,13 +31,17 @@ export class InitialStates {
       // The counter of a vCPU that starts again begins anew.
       this.vcpus.push({ ...state, tsc: undefined })
     }
-    this.chips ??= readChips(vm)
+    if (this.chips !== undefined) return undefined
+    const chips = readChips(vm)
+    if (isRefusal(chips)) return chips
+    this.chips = chips
     return undefined
   }
 
   /** Makes a VM that does not run what it was when it was made, but for its memory. */
   restore(vm: VmFile): Refusal | undefined {
-    if (this.chips !== undefined) writeChips(vm, this.chips)
+    const refused = this.chips === undefined ? undefined : writeChips(vm, this.chips)
+    if (refused !== undefined) return refused
     for (const vcpu of vm.vcpus) {
       const refusal = this.access.write(vcpu, this.vcpus[vcpu.id]!)
       if (refusal !== undefined) return refusal

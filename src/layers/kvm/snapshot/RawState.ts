@@ -31,14 +31,14 @@ export interface RawState {
 
 export type Part = keyof RawState
 
-/** What KVM did not let be read or written. `result` is the negative errno. */
+/** What KVM did not let be read or written, a vCPU's part or the VM's chips. `result` is the negative errno. */
 export interface Refusal {
-  readonly part: Part
+  readonly part: Part | "chips"
   readonly result: number
   readonly msr?: MsrEntry | undefined
 }
 
-export const isRefusal = (value: RawState | Refusal): value is Refusal => "part" in value
+export const isRefusal = (value: object): value is Refusal => "part" in value
 
 interface Access {
   readonly part: Exclude<Part, "msrs" | "tsc">

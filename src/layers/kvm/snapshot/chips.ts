@@ -2,9 +2,11 @@
  * The chips that the kernel emulates for a whole VM: two 8259s, an I/O APIC, an 8254.
  */
 import * as Result from "effect/Result"
+import { Errno } from "../../../domain/Errno.ts"
 import { IrqChip, IrqChipId, PitState2 } from "../abi/IrqChips.ts"
 import { KvmIoctl } from "../abi/KvmIoctl.ts"
 import type { VmFile } from "../VmFile.ts"
+import type { Refusal } from "./RawState.ts"
 
 export interface Chip {
   /** The request that writes it back. */
@@ -24,10 +26,22 @@ const asked = (): ReadonlyArray<readonly [get: number, Chip]> => [
   [KvmIoctl.GET_PIT2, { set: KvmIoctl.SET_PIT2, bytes: new Uint8Array(PitState2.size) }]
 ]
 
-/** Those that the VM has. */
-export const readChips = (vm: VmFile): ReadonlyArray<Chip> =>
-  asked().filter(([get, { bytes }]) => vm.ask(get, bytes) >= 0).map(([, chip]) => chip)
+/** Those that the VM has, or why KVM did not let one be read. */
+export const readChips = (vm: VmFile): ReadonlyArray<Chip> | Refusal => {
+  const chips: Array<Chip> = []
+  for (const [get, chip] of asked()) {
+    const result = vm.ask(get, chip.bytes)
+    if (result >= 0) chips.push(chip)
+    // What a chip is answered with that the VM does not have.
+    else if (result !== -Errno.ENXIO) return { part: "chips", result }
+  }
+  return chips
+}
 
-export const writeChips = (vm: VmFile, chips: ReadonlyArray<Chip>): void => {
-  for (const { bytes, set } of chips) vm.ask(set, bytes)
+export const writeChips = (vm: VmFile, chips: ReadonlyArray<Chip>): Refusal | undefined => {
+  for (const { bytes, set } of chips) {
+    const result = vm.ask(set, bytes)
+    if (result < 0) return { part: "chips", result }
+  }
+  return undefined
 }

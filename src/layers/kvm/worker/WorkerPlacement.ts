@@ -10,6 +10,7 @@ import type { EndReason } from "../../../domain/EndReason.ts"
 import type { ServicePage } from "../../../services/ServiceMemory.ts"
 import { SlotWriter } from "../../model/SlotWriter.ts"
 import type { Libc } from "../../native/Libc.ts"
+import { KvmIoctl } from "../abi/KvmIoctl.ts"
 import { type Activity, activityOf, isOver } from "../activity.ts"
 import { endOf } from "../ends.ts"
 import { DispatcherSide } from "../mailbox/DispatcherSide.ts"
@@ -40,6 +41,8 @@ interface Core {
   readonly runner: VcpuRunner
   readonly side: DispatcherSide
   activity: Activity
+  /** Why the VM ends when it is to go on: this vCPU came to its end while the VM was being stopped. */
+  lateEnd: EndReason | undefined
   thread: ThreadState
   threadId: number
   /** Why the thread was lost. */
@@ -85,6 +88,7 @@ export class WorkerPlacement implements Placement {
           send: () => host.libc.interruptThread(core.threadId)
         }, wake),
         activity: "Absent",
+        lateEnd: undefined,
         thread: "None",
         threadId: 0,
         problem: "",
@@ -116,7 +120,8 @@ export class WorkerPlacement implements Placement {
       onBack: (vcpu, result) => this.call(() => this.onBack(this.cores[vcpu]!, result)),
       defer: setImmediate
     })
-    // No hypercall runs a vCPU.
+    // No hypercall runs a vCPU, or ends a VM.
+    queueMicrotask(() => this.endIfOverAlready())
     for (const core of this.cores) this.schedule(core)
   }
 
@@ -155,12 +160,14 @@ export class WorkerPlacement implements Placement {
   discard(vcpu: number): void {
     const core = this.cores[vcpu]!
     core.runner.discard()
+    core.lateEnd = undefined
     if (core.activity !== "Absent") core.activity = "Running"
   }
 
   abandon(): void {
     for (const core of this.cores) {
       core.runner.abandon()
+      core.lateEnd = undefined
       core.activity = "Absent"
     }
   }
@@ -273,7 +280,7 @@ export class WorkerPlacement implements Placement {
     core.thread = "Ready"
     core.threadId = thread.id
     const { fd, id } = core.runner.file
-    thread.run({ fd, vcpu: id, words: this.words, spins: this.host.spins.vcpu }, (problem) => {
+    thread.run({ fd, run: KvmIoctl.RUN, vcpu: id, words: this.words, spins: this.host.spins.vcpu }, (problem) => {
       if (problem === undefined) {
         core.thread = "None"
         this.onChange()
@@ -313,8 +320,8 @@ export class WorkerPlacement implements Placement {
         return this.endIfAllAreOver()
       case "Failed":
       case "Exited":
-        if (this.isRunning) this.end(endOf(runner, stop))
-        return
+        core.lateEnd = endOf(runner, stop)
+        return this.endIfOverAlready()
       case "Interrupted":
       case "Waiting":
       case "Exhausted":
@@ -325,6 +332,12 @@ export class WorkerPlacement implements Placement {
         else this.isConfirming = false
         if (!this.isConfirming) { for (const each of this.cores) this.goOn(each) }
     }
+  }
+
+  private endIfOverAlready(): void {
+    const { lateEnd } = this.cores.find((core) => core.lateEnd !== undefined) ?? {}
+    if (lateEnd === undefined) this.endIfAllAreOver()
+    else if (this.isRunning) this.end(lateEnd)
   }
 
   /** What one vCPU was when it was last seen may be long ago: each has to be over at the same time. */

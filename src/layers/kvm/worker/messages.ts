@@ -5,6 +5,8 @@
 /** A vCPU for the thread to run until it is sent away. */
 export interface VcpuJob {
   readonly fd: number
+  /** The number of KVM_RUN. */
+  readonly run: number
   readonly vcpu: number
   readonly words: Int32Array<SharedArrayBuffer>
   readonly spins: number
