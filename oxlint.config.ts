@@ -57,7 +57,7 @@ export default defineConfig({
   plugins: ["eslint", "typescript", "unicorn", "oxc", "import"],
   categories: { correctness: "error", suspicious: "error", perf: "error" },
   options: { typeAware: true, denyWarnings: true, reportUnusedDisableDirectives: "error" },
-  ignorePatterns: ["**/node_modules", "dist", "guests"],
+  ignorePatterns: ["**/node_modules", "dist", "/guests"],
   rules: {
     "import/no-cycle": "error",
     "typescript/array-type": ["error", { default: "generic" }],
@@ -117,7 +117,13 @@ export default defineConfig({
     folder("layers", ["src/layers/**"], ["testing", "cli"]),
     {
       // The layers that call a kernel run on Node.js alone.
-      files: ["src/layers/Acrn.ts", "src/layers/acrn/**", "src/layers/Kvm.ts", "src/layers/kvm/**", "src/layers/native/**"],
+      files: [
+        "src/layers/Acrn.ts",
+        "src/layers/acrn/**",
+        "src/layers/Kvm.ts",
+        "src/layers/kvm/**",
+        "src/layers/native/**"
+      ],
       rules: {
         "no-restricted-imports": imports([against("layers", ["testing", "cli"]), testTools]),
         // The rule is for windows; these messages go to threads.

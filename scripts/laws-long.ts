@@ -3,9 +3,11 @@
  *
  *   npm run laws:long -- [--runs N] [--seed SEED] [--law NUMBER]... [--layer NAME]... [--replay TOKEN]
  *
- * Layers: simulated, polling (Simulated that polls for completion), emulated; default simulated and polling. `--replay`
- * takes the token of a failure, with one law and one layer. The last line is JSON; laws that cannot be tried on a layer
- * are skipped and count as that, and a law that does not hold makes the exit status 1.
+ * Layers: simulated, polling (Simulated that polls for completion), emulated; where /dev/kvm can be used also kvm and
+ * kvm-worker (vCPUs inline and on threads, without interrupt controllers) and kvm-irqchip (inline, with them). Default
+ * simulated and polling. `--replay` takes the token of a failure, with one law and one layer. The last line is JSON; laws
+ * that cannot be tried on a layer are skipped and count as that. The exit status is 1 when a law does not hold, and 2
+ * when it is not known.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Console from "effect/Console"
@@ -13,6 +15,7 @@ import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import { parseArgs } from "node:util"
 import * as Emulated from "../src/layers/Emulated.ts"
+import * as Kvm from "../src/layers/Kvm.ts"
 import * as Simulated from "../src/layers/Simulated.ts"
 import type { Hypervisor } from "../src/services/Hypervisor.ts"
 import * as Law from "../src/testing/Law.ts"
@@ -21,7 +24,10 @@ import { laws } from "../src/testing/laws/all.ts"
 const LAYERS: Readonly<Record<string, Layer.Layer<Hypervisor, { readonly message: string }>>> = {
   simulated: Simulated.layer,
   polling: Simulated.layerWith({ completion: "Polling" }),
-  emulated: Emulated.layerWith({ clock: "Virtual" })
+  emulated: Emulated.layerWith({ clock: "Virtual" }),
+  kvm: Kvm.layerWith({ interruptController: "None" }),
+  "kvm-worker": Kvm.layerWith({ interruptController: "None", placement: "Worker" }),
+  "kvm-irqchip": Kvm.layer
 }
 
 const parse = () => {
@@ -107,4 +113,12 @@ const main = Effect.gen(function*() {
   if (sum.failed > 0) process.exitCode = 1
 })
 
-NodeRuntime.runMain(main)
+const unusableLayer = ({ message }: { readonly message: string }) =>
+  Effect.andThen(
+    Console.error(message),
+    Effect.sync(() => {
+      process.exitCode = 2
+    })
+  )
+
+NodeRuntime.runMain(Effect.catch(main, unusableLayer))

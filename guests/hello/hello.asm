@@ -209,10 +209,21 @@ count_ticks:
         call    put_byte
         jmp     put_line_end
 
+; The way back from an interrupt, in place of IRET: a KVM that interprets code without paging may not
+; know that in protected mode. All that is ever interrupted is the wait above, which keeps nothing in
+; registers or flags.
+%macro return_from_interrupt 0
+        pop     eax                     ; where it goes on
+        pop     edx                     ; the code segment: the one we are in
+        pop     edx                     ; the flags
+        push    eax
+        sti                             ; takes effect after the ret, so the stack does not grow
+        ret
+%endmacro
+
 ; The third tick masks the timer here, not after the wait: however late the host lets us run, the
 ; count printed is the same on every hypervisor.
 timer_interrupt:
-        push    eax
         inc     dword [ticks]
         cmp     dword [ticks], TICKS_WANTED
         jb      .acknowledge
@@ -221,12 +232,11 @@ timer_interrupt:
 .acknowledge:
         mov     al, PIC_EOI
         out     PIC1_COMMAND, al
-        pop     eax
-        iret
+        return_from_interrupt
 
 ; Input 7 fires when a request is withdrawn before it is taken; it must not be acknowledged.
 spurious_interrupt:
-        iret
+        return_from_interrupt
 
 ; An exception, or an interrupt that is masked: something below us is wrong. Never returns, so the
 ; error code some exceptions push need not be told apart.

@@ -19,11 +19,16 @@ const EVERY_BYTE = "the law compares every byte of the page, and the peer change
 export const suites = <R, E>(
   name: string,
   hypervisor: Layer.Layer<R | Hypervisor, E>,
-  { runs, seeds }: { readonly runs: number; readonly seeds: ReadonlyArray<number> }
+  { except, runs, seeds }: {
+    readonly runs: number
+    readonly seeds: ReadonlyArray<number>
+    /** Laws that cannot be tried at all, with the reason. */
+    readonly except?: Readonly<Record<number, string>>
+  }
 ): void => {
   for (const seed of seeds) {
     const over = <A, E2>(adversary: Layer.Layer<A, E2, Hypervisor>) => Layer.provideMerge(adversary, hypervisor)
-    const options = { runs, seed }
+    const options = { runs, seed, except: { ...except } }
 
     Laws.suite(
       `${name} with a survivable peer, seed ${seed}`,
@@ -37,7 +42,8 @@ export const suites = <R, E>(
           6: EVERY_BYTE,
           11: EVERY_BYTE,
           12: "the law looks at pending requests itself, and what was read once is what the peer changes",
-          17: EVERY_BYTE
+          17: EVERY_BYTE,
+          ...except
         }
       }
     )
@@ -66,7 +72,7 @@ export const suites = <R, E>(
         // A guest that runs before its START returned is no subject of the laws that pause it from within.
         ids: Object.values(otherCalls)
       })),
-      { ...options, except: { 17: "a late notification succeeds, whatever the hypervisor then says to it" } }
+      { ...options, except: { 17: "a late notification succeeds, whatever the hypervisor then says to it", ...except } }
     )
   }
 }

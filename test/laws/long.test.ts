@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { spawnSync } from "node:child_process"
 import { join } from "node:path"
+import { kvmProblem } from "../support/kvm.ts"
 
 const root = join(import.meta.dirname, "../..")
 
@@ -23,6 +24,21 @@ describe("laws:long", () => {
     const { seconds, ...sum } = JSON.parse(lines[2]!) as Record<string, number>
     assert.deepStrictEqual(sum, { cases: 6, skipped: 0, failed: 0 })
     assert.isNumber(seconds)
+  })
+
+  const kvm = kvmProblem()
+
+  it.skipIf(kvm !== undefined)(`tries them on KVM${kvm === undefined ? "" : ` (skipped: ${kvm})`}`, () => {
+    const { lines, status } = run("--runs", "3", "--law", "16", "--layer", "kvm", "--layer", "kvm-worker")
+    assert.strictEqual(status, 0)
+    assert.match(lines[0]!, /^law 16 on kvm: 3 cases in [\d.]+ s$/)
+    assert.match(lines[1]!, /^law 16 on kvm-worker: 3 cases in [\d.]+ s$/)
+  })
+
+  it.skipIf(kvm === undefined)("tells why it cannot try them on KVM, where it cannot", () => {
+    const { status, stderr } = run("--law", "16", "--layer", "kvm")
+    assert.strictEqual(status, 2)
+    assert.strictEqual(stderr.trimEnd(), kvm)
   })
 
   it("refuses options that are none", () => {

@@ -19,6 +19,8 @@ export const exceptWithoutKvm: Readonly<Record<number, string>> = problem === un
   : Object.fromEntries(laws.map(({ number }) => [number, problem]))
 
 /** KVM with a `VirtualMachine` of its own, and no interrupt controllers, so that a guest that halts has ended. */
-export const buildKvm = Effect.suspend(() =>
-  Layer.build(Layer.fresh(Layer.provideMerge(VirtualMachine.layer, Kvm.layerWith({ interruptController: "None" }))))
-)
+export const buildKvm = (placement: "Inline" | "Worker") =>
+  Effect.suspend(() => {
+    const hypervisor = Kvm.layerWith({ interruptController: "None", placement })
+    return Layer.build(Layer.fresh(Layer.provideMerge(VirtualMachine.layer, hypervisor)))
+  })

@@ -101,6 +101,8 @@ export class Engine implements VmEngine {
 
   /** The vCPU's whole state was written. */
   keepState(vcpu: number): void {
+    // Where it halted is no more.
+    this.placement.discard(vcpu)
     this.kept.add(vcpu)
   }
 

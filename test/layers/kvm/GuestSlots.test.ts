@@ -108,7 +108,7 @@ describe("GuestSlots", () => {
         } else {
           const isWhole = met.every((entry) => entry.rights !== 0)
           assert.strictEqual(slots.unmap(guest * PAGE, pages * PAGE), isWhole ? 0 : -Errno.EINVAL)
-          if (isWhole) table.fill({ service: 0, rights: 0 }, guest, guest + pages)
+          if (isWhole) table.splice(guest, pages, ...met.map(() => ({ service: 0, rights: 0 })))
         }
         assert.deepStrictEqual(
           kernel.pages(),
@@ -143,6 +143,36 @@ describe("GuestSlots", () => {
       assert.deepStrictEqual(kernel.pages(), before)
     }
   )
+
+  it.prop(
+    "an unmapping that the kernel refuses anywhere on the way changes nothing",
+    [Operation, Operation, Operation, Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 6 }))],
+    ([first, second, third, failing]) => {
+      const kernel = new FakeKernel()
+      const slots = make(kernel)
+      for (const each of [first, second]) slots.map(each.guest * PAGE, 0, inGuest(each) * PAGE, MemoryAccess.All)
+      const before = kernel.pages()
+      kernel.failing = kernel.calls + failing
+      const result = slots.unmap(third.guest * PAGE, inGuest(third) * PAGE)
+      if (result !== -Errno.ENOMEM) return
+      assert.deepStrictEqual(kernel.pages(), before)
+      assert.deepStrictEqual(
+        slots.slots.map(({ bytes, guest, host, slot }) => [slot, { guest, bytes, host, isReadOnly: false }]),
+        [...kernel.slots].toSorted(([, a], [, b]) => a.guest - b.guest)
+      )
+    }
+  )
+
+  it("says that memory is mapped while the kernel does not let go of it", () => {
+    const kernel = new FakeKernel()
+    const slots = make(kernel)
+    slots.map(0, 0, PAGE, MemoryAccess.All)
+    kernel.failing = kernel.calls + 1
+    assert.strictEqual(slots.unmap(0, PAGE), -Errno.ENOMEM)
+    assert.strictEqual(slots.slots.length, 1)
+    assert.strictEqual(slots.unmap(0, PAGE), 0)
+    assert.strictEqual(kernel.slots.size, 0)
+  })
 
   it("refuses what takes more slots than the kernel has, and gives slots again", () => {
     const kernel = new FakeKernel()

@@ -21,8 +21,8 @@ const PortExit = Schema.Struct({
   elements: Schema.Array(bytes(4, 4)).check(Schema.isMinLength(1), Schema.isMaxLength(5))
 })
 
-const littleEndian = (data: ReadonlyArray<number>): bigint =>
-  data.reduceRight((value, byte) => (value << 8n) | BigInt(byte), 0n)
+const littleEndian = (data: ReadonlyArray<number> | Uint8Array): bigint =>
+  Array.from(data).reduceRight((value, byte) => (value << 8n) | BigInt(byte), 0n)
 
 /** The device answers a read with what would be the exit's data: so every read gives the guest that. */
 const answerFrom = (exits: ReadonlyArray<Exit>) => {
@@ -102,7 +102,7 @@ describe("VcpuRunner", () => {
       const answers = answerFrom(exits.filter((exit) => !isBeyondPorts(exit)))
       let latest = 0n
       const vcpu = new ScriptedVcpu(exits, (request) => {
-        latest = request.isWrite ? 0n : littleEndian([...answers.shift()!(request)])
+        latest = request.isWrite ? 0n : littleEndian(answers.shift()!(request))
         return isLate ? undefined : latest
       })
       runToEnd(vcpu, () => latest)
@@ -115,7 +115,7 @@ describe("VcpuRunner", () => {
             isWrite,
             address: port,
             size,
-            value: isWrite ? littleEndian([...data.slice(index * size, (index + 1) * size)]) : 0n
+            value: isWrite ? littleEndian(data.slice(index * size, (index + 1) * size)) : 0n
           }))
         )
       )

@@ -37,9 +37,9 @@ const engineOf = (calls: Array<string>): VmEngine => ({
   setIrq: (line, high) => calls.push(`line ${line} ${high}`)
 })
 
-const modelOf = (makeEngine: () => VmEngine | number) => {
+const modelOf = (makeEngine: () => VmEngine | number, profile = TestMachine.profile) => {
   const memory = makeServiceMemory(new AddressSpace(), (bytes) => Result.succeed(sharedBacking(bytes)))
-  return new HypervisorModel({ profile: TestMachine.profile, memory, maxVms: 1, configuredVcpus: 1, makeEngine })
+  return new HypervisorModel({ profile, memory, maxVms: 1, configuredVcpus: 1, makeEngine })
 }
 
 describe("a layer on the model", () => {
@@ -74,6 +74,23 @@ describe("a layer on the model", () => {
       const outcome = yield* model.execute({ _tag: "SetMemoryRegions", vmId: 1, operations })
       assert.deepStrictEqual(outcome, { result: 0 })
       assert.deepStrictEqual(calls, ["memory 0 12288", "memory 12288 4096", "memory 20480 4096", "memory 20480 8192"])
+    }))
+
+  it.effect("gets no memory that its guests have no addresses for", () =>
+    Effect.gen(function*() {
+      const calls: Array<string> = []
+      const model = modelOf(() => engineOf(calls), { ...TestMachine.profile, addressBits: 36 })
+      yield* model.execute(createVm)
+      const lastPage = 2n ** 36n - 0x1000n
+      const map = (userVmPa: bigint, size: bigint) =>
+        model.execute({
+          _tag: "SetMemoryRegions",
+          vmId: 1,
+          operations: [{ type: 0, attr: 0x47, userVmPa, serviceVmPa: 0n, size }]
+        })
+      assert.deepStrictEqual(yield* map(lastPage, 0x2000n), { result: -22 })
+      assert.deepStrictEqual(yield* map(lastPage, 0x1000n), { result: 0 })
+      assert.deepStrictEqual(calls, [`memory ${lastPage} 4096`])
     }))
 
   it.effect("hears of the timer's line where its controllers have it", () =>
