@@ -14,6 +14,11 @@ import { figure as emulatedPause } from "./emulated-pause.ts"
 import { figure as emulatedPio } from "./emulated-pio.ts"
 import { type Figure, line, QUICK } from "./harness.ts"
 import { figure as importTime } from "./import-time.ts"
+import { mmioFigure as kvmMmio, overheadFigure as kvmOverhead, portFigure as kvmPort } from "./kvm-exit.ts"
+import { figure as kvmIoeventfd } from "./kvm-ioeventfd.ts"
+import { figure as kvmOverQemu } from "./kvm-over-qemu.ts"
+import { figure as kvmVmCreateDestroy } from "./kvm-vm-create-destroy.ts"
+import { figure as kvmWorkerExit } from "./kvm-worker-exit.ts"
 import { figure as simGuestMips } from "./sim-guest-mips.ts"
 import { figure as simSlotObserved } from "./sim-slot-observed.ts"
 import { figure as simSlotRoundTrip } from "./sim-slot-round-trip.ts"
@@ -34,6 +39,13 @@ const figures: ReadonlyArray<Figure> = [
   importTime,
   acrnIoctl,
   acrnRequests,
+  kvmPort,
+  kvmOverhead,
+  kvmWorkerExit,
+  kvmMmio,
+  kvmOverQemu,
+  kvmIoeventfd,
+  kvmVmCreateDestroy,
   emulatedLinuxBoot
 ]
 

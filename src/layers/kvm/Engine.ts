@@ -129,7 +129,8 @@ export class Engine implements VmEngine {
       return
     }
     for (const vcpu of this.file.vcpus) if (!this.kept.has(vcpu.id)) startCounter(vcpu)
-    this.placement.start(hasIrqChip ? this.file.vcpus.map(({ id }) => id) : vcpus)
+    // A state that was written stands for registers.
+    this.placement.start(hasIrqChip ? this.file.vcpus.map(({ id }) => id) : [...new Set([...vcpus, ...this.kept])])
     this.resume()
   }
 

@@ -17,6 +17,39 @@ const CODE = 0x1000
 const waits = g.code(g.inp(HOLD), [0x84, 0xc0, 0x75, 256 - g.inp(HOLD).length - 4], g.out(TOLD, 1), g.stop)
 const polls = g.code(g.forever(g.inp(HOLD)))
 
+/** Writes a snapshot of a vCPU that is about to tell to one that was given nothing else. */
+const isStarted = (placement: "Inline" | "Worker", interruptController: "Kernel" | "None") =>
+  onKvm({ placement, interruptController })(Effect.gen(function*() {
+    const machines = yield* VirtualMachine.VirtualMachine
+    const snapshots = yield* VcpuSnapshots
+    let told = 0
+    const make = Effect.gen(function*() {
+      const vm = yield* machines.create({ memoryBytes: 0x2_0000, vcpus: 2 })
+      yield* vm.io.register({
+        name: "hold",
+        ranges: [ports(HOLD, TOLD)],
+        handle: (request) =>
+          Effect.sync(() => {
+            if (request._tag === "PortRead") return 0
+            told++
+            return undefined
+          })
+      })
+      yield* vm.memory.write(CODE, waits)
+      return vm
+    })
+    const first = yield* make
+    yield* first.setRegisters(1, VcpuRegisters.flat32({ entry: CODE, stack: 0x8000 }))
+    const snapshot = yield* snapshots.read(first.id, 1)
+    const second = yield* make
+    yield* second.memory.write(2 * CODE, polls)
+    yield* second.setRegisters(0, VcpuRegisters.flat32({ entry: 2 * CODE, stack: 0x8000 }))
+    yield* snapshots.write(second.id, 1, { ...snapshot, activity: "Running" })
+    yield* second.start
+    yield* until(() => told > 0)
+    assert.strictEqual(told, 1)
+  }))
+
 describe.skipIf(problem !== undefined)(`a vCPU that has halted${skipped}`, () => {
   for (const placement of ["Inline", "Worker"] as const) {
     for (const interruptController of ["Kernel", "None"] as const) {
@@ -67,6 +100,9 @@ describe.skipIf(problem !== undefined)(`a vCPU that has halted${skipped}`, () =>
           yield* until(() => told === 2)
           assert.strictEqual(told, 2)
         })))
+
+      it.live(`is started by its state alone, ${placement}, interrupt controller ${interruptController}`, () =>
+        isStarted(placement, interruptController))
     }
   }
 })
