@@ -3,15 +3,16 @@
  * below a `@ts-expect-error` that compiles fails it. api.test.ts is the second: it is the error that the comment names, on
  * that line, and not another one.
  */
-import { type Context, Effect, Layer, type Scope } from "effect"
+import { type Context, Effect, Layer, type Scope, Stream } from "effect"
 import type { GuestAddress, Port, ServiceAddress, VcpuId } from "../../src/domain/Address.ts"
 import type { EndReason } from "../../src/domain/EndReason.ts"
 import * as IoRange from "../../src/domain/IoRange.ts"
 import type { IoRequest } from "../../src/domain/IoRequest.ts"
 import * as Pit8254 from "../../src/layers/devices/Pit8254.ts"
+import type * as Kvm from "../../src/layers/Kvm.ts"
 import * as Simulated from "../../src/layers/Simulated.ts"
-import type { Hypervisor, IrqLines } from "../../src/services/Hypervisor.ts"
-import type { IoDispatcher, IoDispatcherError } from "../../src/services/IoDispatcher.ts"
+import type { CapabilityError, Hypervisor, IrqLines } from "../../src/services/Hypervisor.ts"
+import type { IoClient, IoDispatcher, IoDispatcherError } from "../../src/services/IoDispatcher.ts"
 import type { IoRequestBufferError, PendingSlot, Slot } from "../../src/services/IoRequestBuffer.ts"
 import { Machine } from "../../src/services/Machine.ts"
 import * as VirtualMachine from "../../src/services/VirtualMachine.ts"
@@ -108,6 +109,17 @@ export const readWith = (paused: PausedVm, has: Context.Context<Simulated.Capabi
 > => Effect.provideContext(reading(paused), has)
 // @ts-expect-error 'VcpuState': reading registers on a hypervisor that does not show them.
 export const readWithout = (paused: PausedVm): Effect.Effect<void, VirtualMachineError> => reading(paused)
+
+/** Hearing a doorbell. */
+const ringing = (client: IoClient) =>
+  Effect.asVoid(Stream.runDrain(client.doorbell({ space: "Port", address: 0x3f8, bytes: 1 })))
+type Rung = Effect.Effect<void, CapabilityError | IoDispatcherError>
+type Has<Capabilities> = Context.Context<Capabilities>
+export const rungOnKvm = (client: IoClient, has: Has<Kvm.Capabilities>): Rung =>
+  Effect.provideContext(ringing(client), has)
+export const rungOnSimulated = (client: IoClient, has: Has<Simulated.Capabilities>): Rung =>
+  // @ts-expect-error 'Doorbells': a doorbell on a hypervisor without any.
+  Effect.provideContext(ringing(client), has)
 
 /** A VM, which needs a hypervisor below. */
 const creating = Effect.scoped(
