@@ -1,6 +1,8 @@
 /**
  * Boots Debian's i386 kernel on the emulated hypervisor to a shell, types commands into it and checks the answers: once
  * with the host's time, then twice with virtual time and one seed, which must give the same requests to the last bit.
+ * Then it tries the same on this machine's KVM, if there is one. Where the processor has no virtualization of its own, KVM
+ * interprets the guest, and may end it at an instruction that it does not know; that is told, and is no mistake.
  *
  *   npm run guest:linux -- [--folder FOLDER] [--seed N] [--timeout SECONDS]
  *
@@ -26,6 +28,8 @@ import * as StandardPc from "../src/layers/devices/StandardPc.ts"
 import * as Emulated from "../src/layers/Emulated.ts"
 import type { ImageError } from "../src/layers/images/ImageError.ts"
 import * as LinuxBzImage from "../src/layers/images/LinuxBzImage.ts"
+import * as Kvm from "../src/layers/Kvm.ts"
+import type { Hypervisor, IrqLines } from "../src/services/Hypervisor.ts"
 import type { ClientCount, IoDispatcherError } from "../src/services/IoDispatcher.ts"
 import * as VirtualMachine from "../src/services/VirtualMachine.ts"
 import type { VirtualMachineError } from "../src/services/VirtualMachineError.ts"
@@ -92,14 +96,18 @@ export const boot = (
   Emulated.EmulatedError | ImageError | IoDispatcherError | VirtualMachineError
 > => {
   const { clock, seed } = options
-  const hypervisor = Emulated.layerWith({ clock, seed })
-  return converse(options).pipe(
+  return bootOn(Emulated.layerWith({ clock, seed }), options)
+}
+
+type Conversing = Omit<BootOptions, "clock" | "seed">
+
+const bootOn = <E>(hypervisor: Layer.Layer<Hypervisor | IrqLines, E>, options: Conversing) =>
+  converse(options).pipe(
     Effect.scoped,
     Effect.provide(VirtualMachine.layer.pipe(Layer.provideMerge(hypervisor)), { local: true })
   )
-}
 
-const converse = (options: BootOptions) =>
+const converse = (options: Conversing) =>
   Effect.gen(function*() {
     const { initrd, kernel, tell = () => undefined, timeoutSeconds } = options
     const machines = yield* VirtualMachine.VirtualMachine
@@ -189,6 +197,37 @@ export const differencesOf = (first: BootReport, second: BootReport): ReadonlyAr
     first.console === second.console ? [] : ["the two consoles differ"]
   ].flat()
 
+const KVM_SECONDS = 20
+
+/** Whether the processor runs guests itself. */
+const hasVirtualization = (): boolean => /^flags\s*:.*\b(vmx|svm)\b/m.test(readFileSync("/proc/cpuinfo", "utf8"))
+
+/** What is wrong on this machine's KVM; a guest that such a KVM ends is not. */
+const tryKvm = (guest: LinuxGuest, timeoutSeconds: number, say: (line: string) => void) =>
+  bootOn(Kvm.layer, { ...guest, timeoutSeconds, tell: (stage) => say(`kvm: ${stage}`) }).pipe(
+    Effect.map((report): ReadonlyArray<string> => {
+      const problems = problemsOf(report)
+      if (problems.length === 0) {
+        say(`kvm: shell after ${report.readySeconds.toFixed(1)} s, end after ${report.seconds.toFixed(1)} s`)
+        return []
+      }
+      const last = report.console.trimEnd().split("\n").at(-1) ?? ""
+      const end = report.reason === undefined
+        ? `no end after ${timeoutSeconds.toFixed(0)} s`
+        : EndReason.format(report.reason)
+      say(`kvm: ${end}; the console's last line: ${last.trimEnd()}`)
+      if (hasVirtualization()) return problems
+      say(
+        "kvm: this processor has no virtualization of its own, so its KVM interprets guests, and not all instructions"
+      )
+      return []
+    }),
+    Effect.catchTag("KvmError", (error) => {
+      say(`kvm: skipped: ${error.message}`)
+      return Effect.succeed<ReadonlyArray<string>>([])
+    })
+  )
+
 const formatCounts = (counts: ReadonlyArray<ClientCount>): string =>
   Table.format(
     [{ title: "client", align: "left" }, { title: "requests", align: "right" }],
@@ -245,6 +284,7 @@ const main = (options: { readonly folder: string; readonly seed: number; readonl
     const second = yield* run("virtual time again", "Virtual")
     say(`virtual time again: SHA-256 of all requests: ${second.traceDigest}`)
     complain(differencesOf(first, second))
+    complain(yield* tryKvm(guest, Math.min(KVM_SECONDS, secondsLeft()), say))
     say(problems === 0 ? "all is well" : `${problems} ${problems === 1 ? "thing is" : "things are"} wrong`)
     return problems
   })

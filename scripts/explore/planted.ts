@@ -108,8 +108,8 @@ const clients: ReadonlyArray<Planted> = [
     CLIENTS,
     [`      this.routes.removeOwner(client)\n`, ``],
     [
-      `      return this.end(client, self)`,
-      `      return Effect.andThen(this.end(client, self), Effect.sync(() => this.routes.removeOwner(client)))`
+      `, this.end(client, self))`,
+      `, Effect.andThen(this.end(client, self), Effect.sync(() => this.routes.removeOwner(client))))`
     ]
   ),
   plant("a client's release does not wait for its fibers", "client destroy", ABANDONMENT, [
