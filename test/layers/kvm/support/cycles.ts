@@ -43,6 +43,7 @@ const cycle = (index: number) =>
 
 /** More than the compiler's and the collector's own comings and goings, less than the RAM of so many guests. */
 const KIB_PER_CYCLE = 40
+const LEAST_KIB = 6 * 1024
 
 /** Makes and destroys VMs, and tells what is left of the later two thirds: the first third warms up. */
 export const cycles = (count: number) =>
@@ -56,7 +57,7 @@ export const cycles = (count: number) =>
     const memoryAfter = memory()
     for (const kind of ["managed", "unmanaged"] as const) {
       const growth = memoryAfter[kind] - memoryBefore[kind]
-      if (growth > KIB_PER_CYCLE * (count - first)) left.push(`${growth} KiB of ${kind} memory`)
+      if (growth > Math.max(LEAST_KIB, KIB_PER_CYCLE * (count - first))) left.push(`${growth} KiB of ${kind} memory`)
     }
     return left
   })
