@@ -36,7 +36,6 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import process from "node:process"
 import type { HypervisorProfile } from "../domain/HypervisorProfile.ts"
@@ -45,7 +44,7 @@ import { makeServiceMemory } from "../services/AddressSpace.ts"
 import { makeGate } from "../services/HypercallBackend.ts"
 import { HypercallGate } from "../services/HypercallGate.ts"
 import { Doorbells, type Hypervisor, IrqFds, IrqLines, IrqMonitor, Msi } from "../services/Hypervisor.ts"
-import { ServiceMemory, ServiceMemoryError } from "../services/ServiceMemory.ts"
+import { ServiceMemory } from "../services/ServiceMemory.ts"
 import * as Upcalls from "../services/Upcalls.ts"
 import { AcrnError, AcrnErrorReason } from "./acrn/AcrnError.ts"
 import * as capabilities from "./acrn/capabilities.ts"
@@ -54,7 +53,9 @@ import { openHsm } from "./acrn/HsmFile.ts"
 import { meaningOfOpen } from "./acrn/meanings.ts"
 import { backingFor, UserSpace } from "./acrn/UserMemory.ts"
 import { makeWaiters } from "./acrn/Waiters.ts"
-import { type Libc, loadLibc } from "./native/Libc.ts"
+import { backUpTo } from "./model/backUpTo.ts"
+import type { Libc } from "./native/Libc.ts"
+import { load } from "./native/load.ts"
 
 export {
   /**
@@ -176,16 +177,6 @@ const badOption = (options: AcrnOptions): AcrnErrorReason | undefined => {
 
 const fail = (reason: AcrnErrorReason) => Effect.fail(new AcrnError({ reason }))
 
-/** Nothing is asked of koffi on a machine where there can be no driver. */
-const load: Effect.Effect<Libc, AcrnError> = Effect.suspend(() =>
-  process.platform !== "linux" || process.arch !== "x64"
-    ? fail({ _tag: "WrongPlatform", platform: `${process.platform} on ${process.arch}` })
-    : Effect.tryPromise({
-      try: loadLibc,
-      catch: (cause) => new AcrnError({ reason: { _tag: "NoFfi", problem: String(cause) } })
-    })
-)
-
 /** A file of the driver that is opened and closed tells at once what a VM would find out later. */
 const checkDevice = (libc: Libc, path: string): Effect.Effect<void, AcrnError> =>
   Effect.suspend(() => {
@@ -203,7 +194,7 @@ const makeContext = (
   Effect.gen(function*() {
     const bad = badOption(options)
     if (bad !== undefined) return yield* fail(bad)
-    const libc = yield* load
+    const libc = yield* Effect.mapError(load, (reason) => new AcrnError({ reason }))
     const hsm: HsmOptions = {
       device: options.device ?? DEVICE,
       processors: options.processors,
@@ -214,12 +205,8 @@ const makeContext = (
     yield* checkDevice(libc, hsm.device)
     const profile = profileOf(options)
     const space = new UserSpace()
-    const memory = makeServiceMemory(space, (bytes, purpose) =>
-      bytes > profile.maxRamBytes
-        ? Result.fail(
-          new ServiceMemoryError({ reason: { _tag: "NoMemory", bytes, available: profile.maxRamBytes } })
-        )
-        : Result.succeed(backingFor(libc, bytes, purpose)))
+    const back = backUpTo(profile.maxRamBytes, (bytes, purpose) => backingFor(libc, bytes, purpose))
+    const memory = makeServiceMemory(space, back)
     const upcalls = Upcalls.make()
     const waiters = yield* Effect.acquireRelease(
       Effect.sync(() => makeWaiters(libc)),

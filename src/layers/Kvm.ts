@@ -9,16 +9,14 @@
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { totalmem } from "node:os"
-import process from "node:process"
 import type { HypervisorProfile } from "../domain/HypervisorProfile.ts"
 import { MAX_VCPUS, PAGE_BYTES } from "../domain/Limits.ts"
 import { readExecute, readWriteExecute } from "../domain/MemoryRegion.ts"
 import { AddressSpace, localBacking, makeServiceMemory, type RawBacking, rawBacking } from "../services/AddressSpace.ts"
 import { DirtyLog, Doorbells, type Hypervisor, IrqFds, Msi, VcpuSnapshots } from "../services/Hypervisor.ts"
-import { type MemoryPurpose, ServiceMemoryError } from "../services/ServiceMemory.ts"
+import type { MemoryPurpose } from "../services/ServiceMemory.ts"
 import * as Upcalls from "../services/Upcalls.ts"
 import { capabilityCName } from "./kvm/abi/Capability.ts"
 import { ioctlCName } from "./kvm/abi/KvmIoctl.ts"
@@ -37,10 +35,12 @@ import { VcpuSetup } from "./kvm/VcpuSetup.ts"
 import { VmFile } from "./kvm/VmFile.ts"
 import { makeThreads } from "./kvm/worker/Threads.ts"
 import { WorkerPlacement } from "./kvm/worker/WorkerPlacement.ts"
+import { backUpTo } from "./model/backUpTo.ts"
 import { HypervisorModel } from "./model/HypervisorModel.ts"
 import { findBadOption } from "./model/options.ts"
 import { type ModelCapabilities, provide } from "./model/provide.ts"
-import { type Libc, loadLibc } from "./native/Libc.ts"
+import type { Libc } from "./native/Libc.ts"
+import { load } from "./native/load.ts"
 import { sharedPages } from "./native/sharedPages.ts"
 
 export { KvmError, KvmErrorReason } from "./kvm/KvmError.ts"
@@ -92,16 +92,6 @@ const DEVICE = "/dev/kvm"
 const SPINS = { vcpu: 400, dispatcher: 1000 }
 
 const fail = (reason: KvmErrorReason) => Effect.fail(new KvmError({ reason }))
-
-/** Nothing is asked of koffi on a machine where there can be no KVM. */
-const load: Effect.Effect<Libc, KvmError> = Effect.suspend(() =>
-  process.platform !== "linux" || process.arch !== "x64"
-    ? fail({ _tag: "WrongPlatform", platform: `${process.platform} on ${process.arch}` })
-    : Effect.tryPromise({
-      try: loadLibc,
-      catch: (cause) => new KvmError({ reason: { _tag: "NoFfi", problem: String(cause) } })
-    })
-)
 
 const profileOf = ({ addressBits, maxVcpus }: KvmSystem): HypervisorProfile => ({
   name: "kvm",
@@ -160,7 +150,7 @@ const makeContext = (
       ["tscKhz", options.tscKhz, 1, 0xffff_ffff]
     ])
     if (bad !== undefined) return yield* fail({ _tag: "BadOption", ...bad })
-    const libc = yield* load
+    const libc = yield* Effect.mapError(load, (reason) => new KvmError({ reason }))
     const system = yield* Effect.acquireRelease(
       Effect.mapError(
         Effect.suspend(() => Effect.fromResult(openSystem(libc, options.device ?? DEVICE))),
@@ -191,10 +181,8 @@ const makeContext = (
     const profile = profileOf(system)
     const space = new AddressSpace<KvmBacking>()
     const hostWrites: HostWrites = new Set()
-    const memory = makeServiceMemory(space, (bytes, purpose) =>
-      bytes > profile.maxRamBytes
-        ? Result.fail(new ServiceMemoryError({ reason: { _tag: "NoMemory", bytes, available: profile.maxRamBytes } }))
-        : Result.succeed(backingFor(libc, bytes, purpose, hostWrites)))
+    const back = backUpTo(profile.maxRamBytes, (bytes, purpose) => backingFor(libc, bytes, purpose, hostWrites))
+    const memory = makeServiceMemory(space, back)
     const upcalls = Upcalls.make()
     const engines = new Map<number, Engine>()
     const hasIrqChip = options.interruptController !== "None"

@@ -28,6 +28,7 @@ import {
 import type { Hypervisor } from "../services/Hypervisor.ts"
 import { type MemoryPurpose, ServiceMemoryError } from "../services/ServiceMemory.ts"
 import * as Upcalls from "../services/Upcalls.ts"
+import { backUpTo } from "./model/backUpTo.ts"
 import { HypervisorModel } from "./model/HypervisorModel.ts"
 import { findBadOption, MAX_EPOCH_MS, MAX_SEED, MIN_SEED } from "./model/options.ts"
 import { DEFAULT_EPOCH_MS, type ModelCapabilities, provide } from "./model/provide.ts"
@@ -173,10 +174,11 @@ const refuseToAllocate = (bytes: number): Result.Result<never, ServiceMemoryErro
 const makeOwning = (options: SimulatedOptions) => {
   const available = profileOf(options).maxRamBytes
   // RAM is read and written as bytes, where both kinds are as fast, and the shared one is made faster.
-  return makeContext(options, new AddressSpace<RawBacking>(), (bytes, purpose) =>
-    bytes > available
-      ? Result.fail(new ServiceMemoryError({ reason: { _tag: "NoMemory", bytes, available } }))
-      : Result.succeed(purpose._tag === "GuestRam" ? sharedBacking(bytes) : localBacking(bytes)))
+  const back = backUpTo(
+    available,
+    (bytes, purpose) => purpose._tag === "GuestRam" ? sharedBacking(bytes) : localBacking(bytes)
+  )
+  return makeContext(options, new AddressSpace<RawBacking>(), back)
 }
 
 const makeContext = (

@@ -1,6 +1,7 @@
 /**
  * Findings that every hypervisor of the kernel has in common.
  */
+import { FFI } from "../../layers/native/Libc.ts"
 import type { DeviceFact, MachineFacts, User } from "./Facts.ts"
 import type { Finding } from "./Finding.ts"
 
@@ -16,7 +17,7 @@ export const platformFinding = (facts: MachineFacts, remedy: string): Finding =>
 export const koffiFinding = ({ koffi }: MachineFacts): Finding =>
   koffi._tag === "Usable"
     ? { check: "koffi", verdict: "ok", detail: koffi.detail }
-    : { check: "koffi", verdict: "missing", detail: koffi.problem, remedy: "npm install koffi@3.3.4" }
+    : { check: "koffi", verdict: "missing", detail: koffi.problem, remedy: `npm install ${FFI}` }
 
 /** One sentence about a device that is there and does not open. */
 export const formatRefusal = (path: string, device: DeviceFact & { readonly _tag: "Refused" }, user: User): string => {

@@ -8,12 +8,12 @@
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type { EndReason } from "../../domain/EndReason.ts"
-import type { ServicePage } from "../../services/ServiceMemory.ts"
 import { Doorbell } from "../model/Doorbell.ts"
 import { SlotWriter } from "../model/SlotWriter.ts"
 import type { ThreadTimer } from "../native/Libc.ts"
-import { type Activity, activityOf, isOver } from "./activity.ts"
+import { activityOf, isOver } from "./activity.ts"
 import { endOf } from "./ends.ts"
+import { type PlacedVcpu, PlacedVcpus } from "./PlacedVcpus.ts"
 import type { Placement, PlacementOptions } from "./Placement.ts"
 import { VcpuRunner } from "./VcpuRunner.ts"
 
@@ -28,11 +28,6 @@ const GLANCE_NS = 50_000
 /** How long the thread sleeps when every vCPU halts: an interrupt that the kernel itself makes waits no longer. */
 const NAP_MS = 1
 
-interface Core {
-  readonly runner: VcpuRunner
-  activity: Activity
-}
-
 /**
  * - `More`: a vCPU can go on.
  * - `Idle`: every vCPU waits, some for an interrupt that the kernel may make.
@@ -46,28 +41,21 @@ export interface InlineHost {
   readonly launch: (loop: Effect.Effect<void>) => Fiber.Fiber<void>
 }
 
-export class InlinePlacement implements Placement {
-  private readonly cores: ReadonlyArray<Core>
+export class InlinePlacement extends PlacedVcpus<PlacedVcpu> implements Placement {
+  protected readonly cores: ReadonlyArray<PlacedVcpu>
   private readonly host: InlineHost
   private readonly onEnd: (reason: EndReason) => void
   private readonly doorbell = new Doorbell()
   private fiber: Fiber.Fiber<void> | undefined
 
   constructor({ onEnd, raise, vcpus, vmId }: PlacementOptions, host: InlineHost) {
+    super()
     this.host = host
     this.onEnd = onEnd
     this.cores = vcpus.map((file) => ({
       runner: new VcpuRunner(file, new SlotWriter(vmId, file.id, raise, false)),
       activity: "Absent"
     }))
-  }
-
-  setRequestPage(page: ServicePage | undefined): void {
-    for (const { runner } of this.cores) runner.requests.setPage(page)
-  }
-
-  start(vcpus: ReadonlyArray<number>): void {
-    for (const vcpu of vcpus) this.cores[vcpu]!.activity = "Running"
   }
 
   run(): void {
@@ -102,23 +90,6 @@ export class InlinePlacement implements Placement {
   whileStopped<A>(change: () => A): A {
     // Whoever calls this has the thread, so no vCPU does.
     return change()
-  }
-
-  isInside(vcpu: number): boolean {
-    return this.cores[vcpu]!.runner.isInside
-  }
-
-  discard(vcpu: number): void {
-    const core = this.cores[vcpu]!
-    core.runner.discard()
-    if (core.activity !== "Absent") core.activity = "Running"
-  }
-
-  abandon(): void {
-    for (const core of this.cores) {
-      core.runner.abandon()
-      core.activity = "Absent"
-    }
   }
 
   readonly close: Effect.Effect<void> = Effect.suspend(() => this.pause)
@@ -162,7 +133,7 @@ export class InlinePlacement implements Placement {
     return canGoOn ? "More" : isIdle ? "Idle" : "Parked"
   }
 
-  private runCore(core: Core): Turn {
+  private runCore(core: PlacedVcpu): Turn {
     const { runner } = core
     if (core.activity === "Unborn" && !this.isBorn(core)) return "Idle"
     this.host.timer.set(core.activity === "Running" ? SLICE_NS : GLANCE_NS)
@@ -188,7 +159,7 @@ export class InlinePlacement implements Placement {
     }
   }
 
-  private isBorn(core: Core): boolean {
+  private isBorn(core: PlacedVcpu): boolean {
     core.activity = activityOf(core.runner.file)
     return core.activity !== "Unborn"
   }

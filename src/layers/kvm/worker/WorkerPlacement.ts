@@ -7,11 +7,10 @@
  */
 import * as Effect from "effect/Effect"
 import type { EndReason } from "../../../domain/EndReason.ts"
-import type { ServicePage } from "../../../services/ServiceMemory.ts"
 import { SlotWriter } from "../../model/SlotWriter.ts"
 import type { Libc } from "../../native/Libc.ts"
 import { KvmIoctl } from "../abi/KvmIoctl.ts"
-import { type Activity, activityOf, isOver } from "../activity.ts"
+import { activityOf, isOver } from "../activity.ts"
 import { endOf } from "../ends.ts"
 import { DispatcherSide } from "../mailbox/DispatcherSide.ts"
 import { listen } from "../mailbox/listen.ts"
@@ -19,6 +18,7 @@ import { ListenerSide } from "../mailbox/ListenerSide.ts"
 import { Spin } from "../mailbox/Spin.ts"
 import { standStill } from "../mailbox/standStill.ts"
 import { makeWords } from "../mailbox/words.ts"
+import { type PlacedVcpu, PlacedVcpus } from "../PlacedVcpus.ts"
 import type { Placement, PlacementOptions } from "../Placement.ts"
 import { VcpuRunner } from "../VcpuRunner.ts"
 import type { Threads, VcpuThread } from "./Threads.ts"
@@ -37,10 +37,8 @@ export interface WorkerHost {
 
 type ThreadState = "None" | "Starting" | "Ready" | "Lost"
 
-interface Core {
-  readonly runner: VcpuRunner
+interface Core extends PlacedVcpu {
   readonly side: DispatcherSide
-  activity: Activity
   /** Why the VM ends when it is to go on: this vCPU came to its end while the VM was being stopped. */
   lateEnd: EndReason | undefined
   thread: ThreadState
@@ -56,11 +54,11 @@ interface Core {
   lookAfterMs: number
 }
 
-export class WorkerPlacement implements Placement {
+export class WorkerPlacement extends PlacedVcpus<Core> implements Placement {
   private readonly host: WorkerHost
   private readonly onEnd: (reason: EndReason) => void
   private readonly words: Int32Array<SharedArrayBuffer>
-  private readonly cores: ReadonlyArray<Core>
+  protected readonly cores: ReadonlyArray<Core>
   private readonly sides: ReadonlyArray<DispatcherSide>
   private stopListening: (() => void) | undefined
   private isRunning = false
@@ -75,6 +73,7 @@ export class WorkerPlacement implements Placement {
   private readonly waiting = new Set<() => void>()
 
   constructor({ onEnd, raise, vcpus, vmId }: PlacementOptions, host: WorkerHost) {
+    super()
     this.host = host
     this.onEnd = onEnd
     this.words = makeWords(vcpus.length)
@@ -100,14 +99,6 @@ export class WorkerPlacement implements Placement {
       return core
     })
     this.sides = this.cores.map(({ side }) => side)
-  }
-
-  setRequestPage(page: ServicePage | undefined): void {
-    for (const { runner } of this.cores) runner.requests.setPage(page)
-  }
-
-  start(vcpus: ReadonlyArray<number>): void {
-    for (const vcpu of vcpus) this.cores[vcpu]!.activity = "Running"
   }
 
   run(): void {
@@ -153,23 +144,14 @@ export class WorkerPlacement implements Placement {
     return change()
   }
 
-  isInside(vcpu: number): boolean {
-    return this.cores[vcpu]!.runner.isInside
+  override discard(vcpu: number): void {
+    super.discard(vcpu)
+    this.cores[vcpu]!.lateEnd = undefined
   }
 
-  discard(vcpu: number): void {
-    const core = this.cores[vcpu]!
-    core.runner.discard()
-    core.lateEnd = undefined
-    if (core.activity !== "Absent") core.activity = "Running"
-  }
-
-  abandon(): void {
-    for (const core of this.cores) {
-      core.runner.abandon()
-      core.lateEnd = undefined
-      core.activity = "Absent"
-    }
+  override abandon(): void {
+    super.abandon()
+    for (const core of this.cores) core.lateEnd = undefined
   }
 
   readonly close: Effect.Effect<void> = Effect.suspend(() => {

@@ -6,12 +6,11 @@ import { exitReasonName, internalErrorName, systemEventName } from "../../../../
 import { i32, i64, u64s, u8 } from "../../../../src/layers/kvm/abi/KvmField.ts"
 import { KvmIoctl } from "../../../../src/layers/kvm/abi/KvmIoctl.ts"
 import { MsrEntry, MsrList, Msrs, MsrsHeader } from "../../../../src/layers/kvm/abi/Msr.ts"
+import { repeat } from "../../../../src/testing/laws/layoutValues.ts"
 import { structures } from "./exports.ts"
 
 const Byte = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))
 const pattern = Arbitrary.array(Arbitrary.schema(Byte), { minLength: 1, maxLength: 61 })
-const repeat = (bytes: ReadonlyArray<number>, length: number) =>
-  Uint8Array.from({ length }, (_, index) => bytes[index % bytes.length]!)
 
 const reasonOf = <A>(result: Result.Result<A, Layout.LayoutError>) => {
   assert.isTrue(Result.isFailure(result))
